@@ -1,0 +1,170 @@
+"The rules of the house, read off the notebooks and the generated modules. CONTRIBUTING.md says them in prose."
+import ast, json, re, shutil, subprocess, sys, warnings
+from pathlib import Path
+
+import pytest
+from book import LIB, NBS, ROOT, copy_tree, files, imports, notebooks
+
+BOOK = notebooks()
+FLOORS = [nb for nb in BOOK if nb.floor is not None]
+EXPORTING = [nb for nb in BOOK if nb.module]
+ENTRY = {'cli'} # started by the console script, imported by nobody
+all_nbs, floors, exporting = (pytest.mark.parametrize('nb', nbs, ids=[n.name for n in nbs]) for nbs in (BOOK, FLOORS, EXPORTING))
+
+# ---- the spine ----
+
+@exporting
+def test_imports_lower_floors_only(nb):
+    floor_of = {o.module: o.floor for o in EXPORTING}
+    for c in nb.exports:
+        for m in imports(c.tree):
+            assert m in floor_of, f'{nb.name} imports edm_lab.{m}, which no notebook makes'
+            assert nb.floor is None or floor_of[m] < nb.floor, f'{nb.name} imports edm_lab.{m} from the same or a higher floor'
+
+@exporting
+def test_exported_imports_name_what_they_take(nb):
+    stars = [ast.unparse(o) for c in nb.exports for o in ast.walk(c.tree) if isinstance(o, ast.ImportFrom) and o.names[0].name == '*']
+    assert not stars, f'star imports in exported cells: {stars}'
+
+@all_nbs
+def test_imports_stand_in_their_own_cells(nb):
+    "The site runs every cell with an import, and only those and the exported ones: mixed cells break it."
+    mixed = [c.src for c in nb.code if not c.exported and not c.is_imports and any(isinstance(o, ast.Import | ast.ImportFrom) for o in c.tree.body)]
+    assert not mixed, f'{len(mixed)} cells mix imports with other code:\n' + '\n---\n'.join(mixed)
+
+def test_every_module_has_its_notebook():
+    made = {p.relative_to(LIB).with_suffix('').as_posix().replace('/', '.') for p in LIB.rglob('*.py') if p.name not in ('__init__.py', '_modidx.py')}
+    told = {nb.module for nb in EXPORTING}
+    assert not made - told, f'modules without a notebook: {sorted(made - told)}'
+    assert not told - made, f'notebooks without a module: {sorted(told - made)}; run nbdev_export'
+    assert len(told) == len(EXPORTING), 'two notebooks export the same module'
+
+def test_every_module_is_used():
+    used = {m for nb in BOOK for c in nb.code for m in imports(c.tree) if m != nb.module}
+    assert not (lost := {nb.module for nb in EXPORTING} - used - ENTRY), f'imported by no other notebook: {sorted(lost)}'
+
+def test_numbered_notebooks_export():
+    assert not (mute := [nb.name for nb in FLOORS if not nb.module]), f'no default_exp: {mute}'
+
+# ---- how a notebook reads ----
+
+@all_nbs
+def test_first_cell(nb):
+    assert nb.cells[0].kind == 'markdown' and re.match(r'# \S.*\n\n> \S', nb.cells[0].src), 'the first cell is "# Title", an empty line, "> description"'
+
+@floors
+def test_last_section(nb):
+    heads = [(i, m[1]) for i, c in enumerate(nb.cells) if c.kind == 'markdown' for m in re.finditer(r'^## +(.+)$', c.src, flags=re.M)]
+    assert heads and heads[-1][1].strip() == 'What we now know', f'the last section is {heads[-1][1] if heads else None!r}'
+    rest = nb.cells[heads[-1][0]].src.split('What we now know')[1]
+    assert 1 <= len(re.findall(r'^\s*(?:[*-]|\d\.) ', rest, flags=re.M)) <= 5, 'about three lines, as a list'
+
+@exporting
+def test_every_public_name_has_its_lesson(nb):
+    for i, c in enumerate(nb.cells):
+        if c.kind != 'code' or not c.exported or c.is_imports: continue
+        rest = [o for o in nb.cells[i + 1:] if o.kind == 'code' and not o.exported]
+        for name in c.public: assert any(o.mentions(name) for o in rest), f'{name} is never used after it is defined'
+
+@exporting
+def test_lessons_follow_closely(nb):
+    waiting = []
+    for c in nb.code:
+        if c.is_lesson: waiting = []
+        elif c.exported and c.public: waiting.append(c.public[0])
+        assert len(waiting) <= 3, f'{waiting}: more than three exported definitions without a lesson between them'
+
+@exporting
+def test_sizes(nb):
+    long = {c.public[0] if c.public else c.code[:40]: n for c in nb.exports if (n := len(c.code.split('\n'))) > 25}
+    total = sum(len(c.code.split('\n')) for c in nb.exports)
+    assert not (over := {k: n for k, n in long.items() if n > 40}), f'exported cells of more than 40 lines: {over}'
+    assert total <= 360, f'{total} exported lines; split the notebook'
+    if long or total > 300: warnings.warn(f'{nb.name}: {total} exported lines (300 is the aim)' + (f', cells over 25 lines: {long}' if long else ''))
+
+@exporting
+def test_exported_code_is_documented_and_ascii(nb):
+    for c in nb.exports:
+        for o in c.tree.body:
+            if isinstance(o, ast.FunctionDef | ast.ClassDef) and o.name in c.public: assert ast.get_docstring(o), f'{o.name} has no docstring'
+        names = {o.id for o in ast.walk(c.tree) if isinstance(o, ast.Name)} | {o.arg for o in ast.walk(c.tree) if isinstance(o, ast.arg)}
+        assert not (odd := [n for n in names if not n.isascii()]), f'names that are not ASCII: {odd}'
+        assert 'from __future__ import annotations' not in c.src
+
+@exporting
+def test_parameters_are_documented(nb):
+    "Each parameter name of a public function has a comment (meaning, unit or range), at least once in its notebook."
+    told, bare = set(), {}
+    for c in nb.exports:
+        lines = c.code.split('\n')
+        for f in ast.walk(c.tree):
+            if not isinstance(f, ast.FunctionDef): continue
+            args = [a for a in [*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs, f.args.vararg, f.args.kwarg] if a and a.arg not in ('self', 'cls')]
+            told |= {a.arg for a in args if '#' in lines[a.lineno - 1]}
+            if f.name in c.public: bare |= {a.arg: f.name for a in args if '#' not in lines[a.lineno - 1]}
+        told |= {o.target.id for o in ast.walk(c.tree) if isinstance(o, ast.AnnAssign) and isinstance(o.target, ast.Name) and '#' in lines[o.lineno - 1]}
+    assert not (mute := {f'{f}({p})' for p, f in bare.items() if p not in told}), f'parameters that no comment explains: {sorted(mute)}'
+
+# ---- what is stored ----
+
+@all_nbs
+def test_stored_outputs(nb):
+    shown = [c for c in nb.code if not c.exported and not c.is_imports and c.code.strip()]
+    assert not shown or any(c.outputs for c in shown), 'no stored output; run nbdev_test --save and nbdev_clean'
+    errors = [f"{o['ename']}: {o['evalue']}" for c in nb.code for o in c.outputs if o['output_type'] == 'error']
+    assert not errors, f'stored errors: {errors}'
+    assert not any('\r' in c.text for c in nb.code), 'a progress bar in a stored output'
+    assert nb.path.stat().st_size < 1_000_000, f'{nb.path.stat().st_size} bytes'
+
+@all_nbs
+def test_figures_ask_and_answer(nb):
+    for c in nb.code:
+        for png in c.pngs: assert len(png) <= 80_000, f'a figure of {len(png)} bytes'
+        if not c.pngs: continue
+        cap = c.directives.get('fig-cap', '')
+        assert re.search(r'\?\s*\S', cap), f'a figure without a caption that asks and answers: {cap or c.code[:60]!r}'
+        assert re.search(r'\bassert\b|\btest_\w+\(', c.src), f'the cell of a figure asserts its answer: {cap!r}'
+
+def test_no_path_of_a_machine():
+    "What is committed works elsewhere: no home or scratch folder of whoever wrote it."
+    found, pattern = [], re.compile(r'(?<![\w.~*-])/(?:work|root|home|Users|tmp/w)/\w+')
+    for p in files():
+        if p.suffix in ('.png', '.npz', '.parquet', '.h5ad') or p == Path(__file__).resolve(): continue
+        found += [f'{p.relative_to(ROOT)}: {m}' for m in sorted(set(pattern.findall(p.read_text(encoding='utf-8', errors='ignore'))))]
+    assert not found, '\n'.join(found)
+
+# ---- made from the notebooks, and only from them ----
+
+def snapshot(root): return {p.relative_to(root).as_posix(): p.read_bytes() for d in ('nbs', 'edm_lab') for p in sorted((root/d).rglob('*'))
+                            if p.is_file() and '__pycache__' not in p.parts and '.ipynb_checkpoints' not in p.parts}
+
+@pytest.mark.skipif(shutil.which('git') is None or not (ROOT/'.git').exists(), reason='needs a git checkout')
+def test_export_and_clean_change_nothing(tmp_path):
+    tree = copy_tree(tmp_path/'tree')
+    before = snapshot(tree)
+    code = 'from nbdev.doclinks import nbdev_export; from nbdev.clean import nbdev_clean; nbdev_export(); nbdev_clean()'
+    r = subprocess.run([sys.executable, '-c', code], cwd=tree, capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr[-2000:]
+    after = snapshot(tree)
+    changed = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
+    assert not changed, f'not what the notebooks say, or not clean: {changed}; run nbdev_export && nbdev_clean'
+
+def test_every_page_is_listed():
+    import yaml
+    def flat(items):
+        for it in items:
+            if isinstance(it, str): yield it
+            else: yield from [*filter(None, [it.get('href')]), *flat(it.get('contents', []))]
+    listed = list(flat(yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']))
+    assert sorted(listed) == sorted(nb.name for nb in BOOK)
+    order = [nb.name for nb in FLOORS]
+    assert [n for n in listed if n in order] == order, 'the sidebar follows the floors'
+    assert (NBS/'_quarto.yml').resolve() == ROOT/'_quarto.yml'
+
+def test_readme_is_the_index(tmp_path):
+    tree = copy_tree(tmp_path/'tree')
+    r = subprocess.run([sys.executable, 'tools/site.py', '--readme'], cwd=tree, capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    assert (tree/'README.md').read_text(encoding='utf-8') == (ROOT/'README.md').read_text(encoding='utf-8'), 'run make readme'
+    links = re.findall(r'\]\((?![a-z]+:|#)([^)#\s]+)', (ROOT/'README.md').read_text(encoding='utf-8'))
+    assert not (dead := [l for l in links if not (ROOT/l).exists()]), f'README.md links to what is not there: {dead}'

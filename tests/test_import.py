@@ -1,0 +1,39 @@
+"Every module imports alone, with nothing but its declared requirements, and leaves the process as it found it."
+import json, subprocess, sys
+
+import pytest
+from book import ROOT, notebooks
+
+MODULES = [nb.module for nb in notebooks() if nb.module]
+DEV_ONLY = ['nbdev', 'fastcore', 'execnb', 'IPython', 'diffusers', 'sklearn', 'tensorboard', 'pytest', 'hypothesis', 'yaml', 'pypandoc', 'pandas']
+
+PROBE = """
+import importlib, json, os, random, sys
+class Closed:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in DEV_ONLY: raise ModuleNotFoundError(f'{name} is no requirement of edm_lab', name=name)
+sys.meta_path.insert(0, Closed())
+import numpy, torch
+def state(): return [str(torch.get_default_dtype()), torch.get_num_threads(), torch.is_grad_enabled(), torch.initial_seed(), torch.get_rng_state().tolist(),
+                     str(numpy.random.get_state()), str(random.getstate()), dict(os.environ), os.getcwd(), str(numpy.geterr())]
+before, lost, drawn = state(), {}, []
+for m in MODULES:
+    mod = importlib.import_module('edm_lab.' + m)
+    lost[m] = [n for n in mod.__all__ if not hasattr(mod, n)]
+    if 'matplotlib' in sys.modules and not drawn: drawn.append(m)
+print(json.dumps(dict(same=before == state(), lost={k: v for k, v in lost.items() if v}, drawn=drawn)))
+"""
+
+@pytest.fixture(scope='module')
+def probe():
+    code = f'MODULES, DEV_ONLY = {MODULES}, {DEV_ONLY}\n{PROBE}'
+    r = subprocess.run([sys.executable, '-W', 'error::SyntaxWarning', '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert r.returncode == 0, f'a module needs more than the requirements of edm_lab, or fails to import:\n{r.stderr[-1500:]}'
+    *noise, last = r.stdout.splitlines()
+    assert not noise, f'printed at import: {noise}'
+    return json.loads(last)
+
+def test_requirements_suffice(probe): pass
+def test_public_names_exist(probe): assert not probe['lost']
+def test_import_changes_no_global_state(probe): assert probe['same']
+def test_matplotlib_is_imported_only_to_draw(probe): assert not probe['drawn'], f"importing edm_lab.{probe['drawn'][0]} imports matplotlib"
