@@ -30,7 +30,7 @@ SKIP_OUT = { # kind -> (c_skip, c_out) of a level s and the data's sd
 def skip_out(
     kind: str, # "x0", "eps", "score", "v", "flow" or "F"
     sigma: float | Tensor, # noise level, data units
-    sigma_data: float | Tensor | None = None, # standard deviation of the data, data units; only "F" needs it
+    sigma_data: float | None = None, # standard deviation of the data, one number, data units; only "F" needs it
 ) -> tuple[Tensor, Tensor]: # c_skip, c_out, of the shape of sigma; float64 for a number
     "The line $\\hat x_0 = c_{skip}\\,x + c_{out}\\,pred$ of a kind of prediction, `x` in the EDM frame."
     if kind not in SKIP_OUT: raise LabError("prediction", f"kind {kind!r}", f"one of {', '.join(SKIP_OUT)}")
@@ -44,7 +44,7 @@ def to_x0(
     kind: str, # what it predicts, see `skip_out`
     x: Float[Tensor, " b *d"], # the noisy state x0 + sigma eps, EDM frame
     sigma: float | Tensor, # its level: a number or `b`, data units
-    sigma_data: float | Tensor | None = None, # only for "F"
+    sigma_data: float | None = None, # only for "F"
 ) -> Float[Tensor, " b *d"]: # the estimate of x0
     "$\\hat x_0 = c_{skip}\\,x + c_{out}\\,pred$."
     c_skip, c_out = (sigma_like(c, x) for c in skip_out(kind, sigma, sigma_data))
@@ -56,7 +56,7 @@ def from_x0(
     kind: str, # what is wanted, see `skip_out`
     x: Float[Tensor, " b *d"], # the noisy state, EDM frame
     sigma: float | Tensor, # its level: a number or `b`, data units, above 0
-    sigma_data: float | Tensor | None = None, # only for "F"
+    sigma_data: float | None = None, # only for "F"
 ) -> Float[Tensor, " b *d"]: # the prediction that means the same
     "$pred = (\\hat x_0 - c_{skip}\\,x)/c_{out}$."
     c_skip, c_out = (sigma_like(c, x) for c in skip_out(kind, sigma, sigma_data))
@@ -66,7 +66,7 @@ def from_x0(
 def error_factor(
     kind: str, # see `skip_out`
     sigma: float | Tensor, # noise level, data units
-    sigma_data: float | Tensor | None = None, # only for "F"
+    sigma_data: float | None = None, # only for "F"
 ) -> Tensor: # MSE of x0_hat over MSE of the prediction, at that level
     "$MSE_{x_0} / MSE_{pred} = c_{out}^2$."
     return skip_out(kind, sigma, sigma_data)[1]**2
@@ -114,6 +114,7 @@ class VPDenoiser(torch.nn.Module):
         if t.is_floating_point(): t = t.to(torch.promote_types(x.dtype, torch.float32))
         shrink = skip_out("v", sigma)[0].sqrt()                                    # 1 / sqrt(1 + sigma^2)
         pred = self.model(sigma_like(shrink, x) * x, t.to(x.device).reshape(-1).expand(len(x)), cond)
+        if pred.shape != x.shape: raise LabError("model", f"a prediction of shape {tuple(pred.shape)}", f"the shape of x, {tuple(x.shape)} (a learned variance has to be cut off)")
         return to_x0(pred, self.predicts, x, sigma).to(x.dtype)
 
 # %% ../nbs/16_bridge.ipynb #fc8eaecb
@@ -122,10 +123,10 @@ DIFFUSERS = { # their names -> ours
 
 # %% ../nbs/16_bridge.ipynb #d444b588
 def scheduler_table(
-    config: dict, # a scheduler's configuration; missing keys have diffusers' defaults
+    config: dict, # a scheduler's configuration; keys other than the table's name have diffusers' defaults
 ) -> Float[Tensor, " T"]: # alpha_bar, float64
     "The table that a diffusers scheduler stands for."
-    T, kind, betas = config.get("num_train_timesteps", 1000), config.get("beta_schedule", "linear"), config.get("trained_betas")
+    T, kind, betas = config.get("num_train_timesteps", 1000), config.get("beta_schedule"), config.get("trained_betas")
     if betas is None and kind not in ("linear", "scaled_linear", "squaredcos_cap_v2"): raise LabError("beta_schedule", f"{kind!r}", "linear, scaled_linear or squaredcos_cap_v2")
     lo, hi = (None, None) if kind == "squaredcos_cap_v2" else (config.get("beta_start", 1e-4), config.get("beta_end", .02))
     ab = alpha_bar(DIFFUSERS[kind], T, lo, hi) if betas is None else (1 - torch.as_tensor(betas, dtype=torch.float64)).cumprod(0)

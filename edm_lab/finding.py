@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['CAUSES', 'SEVERITIES', 'CHECKS', 'Finding', 'Unknown', 'Note', 'Check', 'check', 'run_checks', 'ranked']
 
-# %% ../nbs/52c_finding.ipynb #8a585ed2
+# %% ../nbs/52c_finding.ipynb #f40d9b41
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-# %% ../nbs/52c_finding.ipynb #5ed56815
+# %% ../nbs/52c_finding.ipynb #1e0c1405
 from .card import Card, known_keys, nearest
 from .core import LabError
 from .plot import Panel
 
-# %% ../nbs/52c_finding.ipynb #dc6a56b5
+# %% ../nbs/52c_finding.ipynb #b34ea4b3
 CAUSES: dict[str, str] = dict( # cause -> what it says
     dead_branch="the learned branch contributes nothing; the answer is the skip connection", context_ignored="the denoiser does not use its condition",
     gauge_shrinkage="the answer shrinks because the frame is unknown, as it must", threshold_above_ceiling="a threshold asks for more than any denoiser can give",
@@ -27,7 +27,7 @@ CAUSES: dict[str, str] = dict( # cause -> what it says
     postprocess_masks="post-processing hides failures from the metrics", conditioning_dropped="the condition never reaches the network", null_token_untrained="what stands for no condition is not learnt",
     overguided="guidance is far beyond where it helps", likelihood_mismatch="the likelihood is not one of the values it is given")
 
-# %% ../nbs/52c_finding.ipynb #c718dfa4
+# %% ../nbs/52c_finding.ipynb #f18d9f79
 CAUSES |= dict(
     library_size_wrong="the library size is not the number of counts", posterior_collapse="latent dimensions carry no information", latent_scale="latents are diffused without knowing their scale",
     joint_step_broken="the joint step cannot update what it claims to", batch_leak="samples of a batch see each other", padding_leak="padding of one set masks points of another",
@@ -36,7 +36,7 @@ CAUSES |= dict(
     batch_confounded="the batch determines the condition", mean_baseline="the metric is won by predicting the mean", healthy="the log is what a working model gives")
 SEVERITIES = ("critical", "high", "medium", "low", "benign")
 
-# %% ../nbs/52c_finding.ipynb #7267f972
+# %% ../nbs/52c_finding.ipynb #1010ff42
 @dataclass
 class Finding:
     "One named cause with its evidence and the next action."
@@ -50,10 +50,10 @@ class Finding:
     def __post_init__(self):
         if self.cause not in CAUSES: raise LabError(f"cause {self.cause!r}", expected=f"a known cause{nearest(self.cause, CAUSES)}")
         if self.severity not in SEVERITIES: raise LabError(f"{self.cause}: severity", self.severity, ", ".join(SEVERITIES))
-        self.confidence = min(max(float(self.confidence), 0.), 1.)
+        self.confidence = min(max(float(self.confidence), 0.), .99)     # nothing that is read from a log is certain
     def to_dict(self) -> dict: return {k: getattr(self, k) for k in ("cause", "severity", "confidence", "claim", "evidence", "fix")}
 
-# %% ../nbs/52c_finding.ipynb #6f6874f5
+# %% ../nbs/52c_finding.ipynb #526069ee
 @dataclass
 class Unknown:
     "A question that this log cannot settle, and the measurement that would."
@@ -61,14 +61,14 @@ class Unknown:
     measurement: str # what to measure, and how to read it
     def to_dict(self) -> dict: return dict(question=self.question, measurement=self.measurement)
 
-# %% ../nbs/52c_finding.ipynb #c5ab34d2
+# %% ../nbs/52c_finding.ipynb #ed87889f
 @dataclass
 class Note:
     "Evidence of health: something that was checked and is as it should be."
     text: str # what was checked, with the number
     panels: list[Panel] = field(default_factory=list) # the curves that show it
 
-# %% ../nbs/52c_finding.ipynb #189b75d0
+# %% ../nbs/52c_finding.ipynb #cdb4eece
 @dataclass(frozen=True)
 class Check:
     "A registered check: its name, the keys it needs, and the function."
@@ -78,7 +78,7 @@ class Check:
     doc: str
 CHECKS: dict[str, Check] = {} # name -> Check, in the order of registration
 
-# %% ../nbs/52c_finding.ipynb #09618af2
+# %% ../nbs/52c_finding.ipynb #4163962e
 def check(
     *needs: str, # dotted keys that must be there for the check to run
 ) -> Callable: # the decorator
@@ -90,7 +90,7 @@ def check(
         return f
     return register
 
-# %% ../nbs/52c_finding.ipynb #dac39d24
+# %% ../nbs/52c_finding.ipynb #42a8562e
 def run_checks(
     card: Card, # what is known of the run
     checks: dict[str, Check] | None = None, # None: all that are registered
@@ -106,7 +106,7 @@ def run_checks(
             except Exception as e: out.append(Unknown(f"the check {c.name} broke on this card: {type(e).__name__}: {e}", "report this card"))
     return out, lacking
 
-# %% ../nbs/52c_finding.ipynb #14aafea3
+# %% ../nbs/52c_finding.ipynb #7539130e
 def ranked(
     findings: Iterable[Finding], # in any order
 ) -> list[Finding]: # worst first

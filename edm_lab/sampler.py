@@ -19,18 +19,6 @@ from .core import Denoiser, LabError, rng
 from .noise import Isotropic, NoiseModel
 from .schedule import as_sigmas
 
-# %% ../nbs/15_sampler.ipynb #210a5fa1
-@dataclass
-class Step:
-    "What a sampler hands over after each step."
-    i: int # index of the step in its grid
-    x: Float[Tensor, " b *d"] # the state after the step, at sigma_next
-    sigma_cur: float # level of the state before the step
-    sigma_hat: float # level after noise was stirred in, at which D was asked first; sigma_cur if none was
-    sigma_next: float # level of x
-    x0_hat: Float[Tensor, " b *d"] # D's answer at sigma_hat
-    nfe: int # calls of D so far in this run
-
 # %% ../nbs/15_sampler.ipynb #78497505
 def _steps(
     sigmas: Float[Tensor, " n+1"] | list[float], # a grid, as `as_sigmas` takes it
@@ -56,6 +44,18 @@ def _ask(
     bad = x0_hat.numel() - int(x0_hat.isfinite().sum())
     if bad: raise LabError(f"denoiser at step {i}, sigma = {sigma:.4g}", f"{bad} of {x0_hat.numel()} values that are not finite", "finite values")
     return x0_hat.to(x.dtype)
+
+# %% ../nbs/15_sampler.ipynb #210a5fa1
+@dataclass
+class Step:
+    "What a sampler hands over after each step."
+    i: int # index of the step in its grid
+    x: Float[Tensor, " b *d"] # the state after the step, at sigma_next
+    sigma_cur: float # level of the state before the step
+    sigma_hat: float # level after noise was stirred in, at which D was asked first; sigma_cur if none was
+    sigma_next: float # level of x
+    x0_hat: Float[Tensor, " b *d"] # D's answer at sigma_hat
+    nfe: int # calls of D so far in this run
 
 # %% ../nbs/15_sampler.ipynb #829f3483
 def euler(

@@ -29,8 +29,9 @@ class Cell:
     def is_imports(self): return self.kind == 'code' and bool(self.tree.body) and all(isinstance(o, ast.Import | ast.ImportFrom) for o in self.tree.body)
     @property
     def public(self):
-        "The public names that this cell defines at its top level."
+        "The public names that this cell defines at its top level (`exporti` makes none)."
         names = []
+        if 'exporti' in self.directives: return names
         for o in self.tree.body:
             if isinstance(o, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef): names.append(o.name)
             elif isinstance(o, ast.Assign): names += [t.id for t in o.targets if isinstance(t, ast.Name)]

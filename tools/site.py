@@ -72,8 +72,8 @@ def figure(data, cap, path):
     size = ''
     if kind == 'png':
         w, h = (int.from_bytes(path.read_bytes()[i:i+4], 'big') for i in (16, 20))
-        drawn = re.search(r'Figure size (\d+)x', ''.join(data.get('text/plain', '')))
-        scale = max(1, round(w / int(drawn[1]))) if drawn else 1 # notebooks store two pixels for one
+        drawn = re.search(r'Figure size ([\d.]+)x', ''.join(data.get('text/plain', '')))
+        scale = max(1, round(w / float(drawn[1]))) if drawn else 1 # notebooks store two pixels for one
         size = f'width={w // scale} height={h // scale}'
     return f'![{cap}](figs/{path.name}){{{size} loading=lazy}}'
 
@@ -96,7 +96,7 @@ def signature(md):
     "nbdev's `show_doc` block without its rule and dead [source] link, its name as code, its types short."
     md = re.sub(r'^---\n|^\[source\]\(.*?\)\{.*?\}\n', '', md, flags=re.M)
     md = re.sub(r'(?m)^\*(.+)\*$', r'\1', re.sub(r'^(#+) (.+)', r'\1 `\2`', md.strip(), count=1))
-    return re.sub(r'jaxtyping\.|__main__\.|\btorch\.(?=Tensor\b|Generator\b)|torch\._C\.|(?<=\w):NoneType(?==)', '', md).strip()
+    return re.sub(r'jaxtyping\.|__main__\.|\bedm_lab\.(?:\w+\.)+(?=[A-Z])|\btorch\.(?=Tensor\b|Generator\b)|torch\._C\.|(?<=\w):NoneType(?==)', '', md).strip()
 
 def page_md(nb, stem, figs):
     "A processed notebook as (front matter, Markdown): prose, exported code, lessons with their outputs."

@@ -7,19 +7,19 @@ __all__ = ['fit_card', 'scale_panel', 'fit_evidence', 'scale_story', 'dead_branc
            'knn_chance', 'context_use', 'ceilings', 'thresholds', 'ceiling_panel', 'clamp', 'law_shift', 'boosts',
            'sigma_data_fits', 'mask_layout', 'batch_attention']
 
-# %% ../../nbs/52d_checks.scale.ipynb #cf1661c0
+# %% ../../nbs/52d_checks.scale.ipynb #ab457d8f
 import math
 
 import numpy as np
 
-# %% ../../nbs/52d_checks.scale.ipynb #179ab9dc
+# %% ../../nbs/52d_checks.scale.ipynb #b740c814
 from ..card import Card
 from ..finding import Finding, Note, Unknown, check
 from ..gauge import gauge_ceiling
 from ..plot import Curve, Panel
 from ..rivals import Fit, branch_share, compare, posterior, rivals_of
 
-# %% ../../nbs/52d_checks.scale.ipynb #b1e2a5f0
+# %% ../../nbs/52d_checks.scale.ipynb #be7c47cf
 def fit_card(
     card: Card, # with model.sigma_data and logged.scale
 ) -> tuple[list[Fit], dict[str, float]]: # fits, best first; probability of each family
@@ -29,7 +29,7 @@ def fit_card(
     fits = compare(rivals, card["logged.scale.sigma"], card["logged.scale.scale_r"])
     return fits, posterior(fits)
 
-# %% ../../nbs/52d_checks.scale.ipynb #1f4f5d8b
+# %% ../../nbs/52d_checks.scale.ipynb #bcddcdc5
 def scale_panel(
     card: Card, # with a scale table
     fits: list[Fit], # of that table
@@ -45,7 +45,7 @@ def scale_panel(
     return Panel("Which story fits the logged scales?", caption, [*curves, Curve("logged", sigma, card["logged.scale.scale_r"], "log")],
                  xlabel=f"noise level σ ({unit})", ylabel="scale_r: rms of x0_hat / rms of x0", ylim=(0, 1.12))
 
-# %% ../../nbs/52d_checks.scale.ipynb #6ebee769
+# %% ../../nbs/52d_checks.scale.ipynb #d11501c8
 def fit_evidence(
     card: Card, # with a scale table
     fits: list[Fit], # best first
@@ -57,7 +57,7 @@ def fit_evidence(
     scale = f", fitted scale {f.scale:.3f} ± {f.scale_err:.3f}" if np.isfinite(f.scale_err) else ""
     return [f"{f.rival.name}: rms log error {100 * f.rms:.1f} % over {len(f.predicted)} levels{scale} (logged sigma_data {card['model.sigma_data']:g})", *rest]
 
-# %% ../../nbs/52d_checks.scale.ipynb #c694b0ab
+# %% ../../nbs/52d_checks.scale.ipynb #07f4311b
 @check("model.sigma_data", "logged.scale.sigma", "logged.scale.scale_r")
 def scale_story(card):
     "Which of the known curves explains the scale table?"
@@ -74,7 +74,7 @@ def scale_story(card):
     elif family == "gauge" and min(fits[0].predicted) < .9: yield shrinkage(card, fits, p)
     else: yield Note(f"scale_r is what a working model gives at every level: {fits[0]}", [scale_panel(card, fits, "Is the scale of the answers right? Yes, at every logged level.")])
 
-# %% ../../nbs/52d_checks.scale.ipynb #f37870c9
+# %% ../../nbs/52d_checks.scale.ipynb #3cdffb62
 def dead_branch(card, fits, p):
     "F_x = 0 explains the table."
     f = fits[0]
@@ -82,20 +82,20 @@ def dead_branch(card, fits, p):
     ev = fit_evidence(card, fits) + [f"share of the ideal branch in use: {a:.3f} ± {se:.3f}"]
     if card.has("logged.fx.fx_ratio"): ev.append(f"the log's own F_x ratio agrees: {', '.join(f'{v:.3f}' for v in card['logged.fx.fx_ratio'])} ({card.cite('logged.fx.fx_ratio').split(' (', 1)[-1].rstrip(')')})")
     if card.has("logged.scale.trace_r"):
-        ev.append("trace_r is scale_r squared within the rounding, so it is the same fact: largest difference " + f"{max(abs(t - s * s) for t, s in zip(card['logged.scale.trace_r'], card['logged.scale.scale_r'])):.3f}")
+        ev.append("trace_r is scale_r squared, the same fact twice: largest difference " + f"{max(abs(t - s * s) for t, s in zip(card['logged.scale.trace_r'], card['logged.scale.scale_r'])):.3f}")
     ev.append("the isotropic Wiener filter (the best scalar times the input) has the same curve: a scale table cannot tell it from F_x = 0, and both ignore the condition")
     yield Finding("dead_branch", "critical", p["null"], f"The denoiser's learned branch is dead: the logged scales are, to {100 * f.rms:.1f} %, those of a network that outputs nothing (F_x = 0, sigma_data {f.scale:.3f}).", ev,
                   "Do not raise scale losses or high-sigma weights: they treat the symptom. Find why the branch does not learn: test whether the condition reaches it, whether the target has a frame, whether masks leak.",
                   [scale_panel(card, fits, f"Is the falling scale a property of the data? No: F_x = 0 with sigma_data {f.scale:.3f} gives these numbers to {100 * f.rms:.1f} %; low noise \"works\" because the skip connection does.")])
     if not card.has("logged.values.knn10"): yield Unknown("why the branch is dead", "shuffle the condition between samples: if no per-sigma loss changes, the condition is not used; if it does change, look at the target's frame")
 
-# %% ../../nbs/52d_checks.scale.ipynb #c41d586f
+# %% ../../nbs/52d_checks.scale.ipynb #4eedea85
 def wiener_only(card, fits, p):
     "The denoiser is a linear filter."
     return Finding("context_ignored", "high", p["wiener"], "The denoiser is a linear filter: it has learnt which columns vary, and nothing from its condition.", fit_evidence(card, fits),
                    "Shuffle the condition between samples; if no per-sigma loss changes, follow the condition into the network.", [scale_panel(card, fits, "Has the network learnt more than second moments? The log follows the anisotropic Wiener filter.")])
 
-# %% ../../nbs/52d_checks.scale.ipynb #2baf93f8
+# %% ../../nbs/52d_checks.scale.ipynb #bd412c11
 def shrinkage(card, fits, p):
     "A perfect answer to a target without a frame."
     low = min(fits[0].predicted)
@@ -103,7 +103,7 @@ def shrinkage(card, fits, p):
                    "Do not ask for scale 1: compare with the oracle's curve. To get full scale at high noise, give the target a frame (align it where the frame is undetermined, or diffuse a residual in a known frame).",
                    [scale_panel(card, fits, "Does the scale collapse? No: it follows the exact ceiling of a target whose frame is unknown.")])
 
-# %% ../../nbs/52d_checks.scale.ipynb #c41b2d53
+# %% ../../nbs/52d_checks.scale.ipynb #e5d76c0e
 def partly_dead(card):
     "The branch has the right direction and too small a size."
     a, se = branch_share(card["logged.scale.sigma"], card["logged.scale.scale_r"], card["model.sigma_data"])
@@ -112,7 +112,7 @@ def partly_dead(card):
     if a < .9 and high and min(high) < .8: yield Finding("high_sigma_starved", "high", .5, f"Above one sigma_data the answers are too small: a branch at {100 * a:.0f} % of its ideal size would look so.", [f"share of the ideal branch {a:.2f} ± {se:.2f}", f"smallest scale_r above sigma_data: {min(high):.2f}"],
                        "Train longer at high sigma (move P_mean or the law's tail), and look at the F-space loss per level beside 1, its value for F_x = 0.")
 
-# %% ../../nbs/52d_checks.scale.ipynb #40038eb3
+# %% ../../nbs/52d_checks.scale.ipynb #7d2a4f9b
 def knn_chance(
     n: float, # points in the set
     k: int = 10, # neighbours
@@ -120,7 +120,7 @@ def knn_chance(
     "Chance level of kNN@k, `k / (n - 1)`."
     return k / (n - 1)
 
-# %% ../../nbs/52d_checks.scale.ipynb #4ff21ec0
+# %% ../../nbs/52d_checks.scale.ipynb #6570f65d
 @check("logged.values.knn10", "logged.scale.scale_r", "model.sigma_data")
 def context_use(card):
     "Is the open-loop score above chance, and does the branch live?"
@@ -137,7 +137,7 @@ def context_use(card):
                   "First test: shuffle the rows of the condition between spots; if no per-sigma loss changes, it is unused. Then: F-space loss beside 1; ridge or kNN from the condition to the target; padded rows filled with garbage must change nothing.")
     if not known: yield Unknown("whether the open-loop score is exactly chance", "log the number of points of each set, and print chance, 10/(n-1), beside kNN@10")
 
-# %% ../../nbs/52d_checks.scale.ipynb #aa756812
+# %% ../../nbs/52d_checks.scale.ipynb #7238467c
 def ceilings(
     caps, # largest sigma of each stage, in sigma_data
     n: int, # points a set
@@ -147,7 +147,7 @@ def ceilings(
     "The exact ceiling on scale_r at the caps of a curriculum (4,000 draws, standard error .002)."
     return gauge_ceiling(np.asarray(caps, float) / spread, n, group=gauge, draws=4000, seed=0)[0].tolist()
 
-# %% ../../nbs/52d_checks.scale.ipynb #212f8b2d
+# %% ../../nbs/52d_checks.scale.ipynb #474d0c83
 @check("curriculum.caps", "curriculum.scale_r", "data.gauge")
 def thresholds(card):
     "Does a stage demand more than the ceiling of a target without a frame?"
@@ -166,7 +166,7 @@ def thresholds(card):
                   "Measure the in-plane standard deviation of the target; then set each threshold to a share (say .9) of the ceiling at that cap, or give the target a frame.", [ceiling_panel(card, table)])
     if len(readings) > 1: yield Unknown("which stages of the curriculum are within reach", "one number decides: the standard deviation of V_target in its live columns (is it sigma_data, or " + f"{list(readings.values())[1]:.2f} times that?), with the points in a set")
 
-# %% ../../nbs/52d_checks.scale.ipynb #372eac7e
+# %% ../../nbs/52d_checks.scale.ipynb #69a1b42b
 def ceiling_panel(card, table):
     "Thresholds of a curriculum beside the ceilings under each reading."
     caps, names = card["curriculum.caps"], list(dict.fromkeys(r for r, _ in table))
@@ -176,7 +176,7 @@ def ceiling_panel(card, table):
     return Panel("Can the thresholds be met?", f"Which stages can be passed? Those whose mark lies below the line of the reading that is true.{stage}", [*curves, Curve("asked", caps, card["curriculum.scale_r"], "limit")],
                  xlabel="cap of the stage (σ / sigma_data)", ylabel="scale_r", ylim=(0, 1.08))
 
-# %% ../../nbs/52d_checks.scale.ipynb #0f73abd0
+# %% ../../nbs/52d_checks.scale.ipynb #a25f2d87
 @check("clamp.max_log")
 def clamp(card):
     "Does the correction reach its limit, and how much error does it hide?"
@@ -194,7 +194,7 @@ def clamp(card):
     if worst > .05: yield Finding("clamp_masks_error", "high" if worst > .5 else "medium", min(.95, .4 + worst / 2), "The clamp on the geometry's scale hides the error from the losses that were added to correct it.", ev,
                                   "Compute geometry losses on the raw prediction, log the raw and the corrected value side by side, and drop the clamp once the branch lives.")
 
-# %% ../../nbs/52d_checks.scale.ipynb #3c8d18b6
+# %% ../../nbs/52d_checks.scale.ipynb #912900fe
 @check("sigma_law.P_mean", "model.sigma_data")
 def law_shift(card):
     "Was the law of the training levels moved with sigma_data?"
@@ -204,7 +204,7 @@ def law_shift(card):
     yield Finding("sigma_law_unshifted", "medium", .8, f"The training levels are those of data with another spread: their median is {median:.2f} sigma_data instead of {usual:.2f}.", [card.cite("sigma_law.P_mean"), card.cite("model.sigma_data")],
                   f"P_mean = -1.2 + ln({sd:g}/0.5) = {-1.2 + math.log(sd / .5):.2f}, or multiply the law by 2 sigma_data.")
 
-# %% ../../nbs/52d_checks.scale.ipynb #55bbd692
+# %% ../../nbs/52d_checks.scale.ipynb #563cca5c
 @check("loss.boost_above", "loss.weight", "model.sigma_data")
 def boosts(card):
     "What do extra weights do in F-space?"
@@ -217,7 +217,7 @@ def boosts(card):
     if card["loss.normaliser"] == "weight_sum": ev.append(f"the batch is divided by the sum of weights: lambda is {lam[0]:.0f} at the lowest logged level and {lam[1]:.0f} at the highest, so one low-noise sample sets the size of every gradient")
     if w > 3: yield Finding("weight_imbalance", "medium", .9, f"High noise is weighted {w:.0f}-fold in F-space, on top of a weight that was already flat.", ev, "Remove the boosts and the division by the sum of weights; use lambda alone, and learn u(sigma) if levels must be balanced.")
 
-# %% ../../nbs/52d_checks.scale.ipynb #b2413a3e
+# %% ../../nbs/52d_checks.scale.ipynb #8f061ec5
 @check("data.std", "model.sigma_data")
 def sigma_data_fits(card):
     "Does sigma_data agree with the measured spread?"
@@ -228,7 +228,7 @@ def sigma_data_fits(card):
     yield Finding("sigma_data_mismatch", "high" if max(sd / v, v / sd) > 2 else "medium", .95, f"sigma_data is {sd:g}, the data have {v:g}: the network's input and target are not of unit size.",
                   [f"variance of the F-target: {(v / sd)**2:.3g} at high sigma, where 1 is intended", card.cite("model.sigma_data"), card.cite("data.std")], f"Set sigma_data = {v:g} and move P_mean by ln({v:g}/{sd:g}) = {math.log(v / sd):.2f}.")
 
-# %% ../../nbs/52d_checks.scale.ipynb #b81b5e37
+# %% ../../nbs/52d_checks.scale.ipynb #24099d4c
 @check("model.mask_layout", "model.heads_layout")
 def mask_layout(card):
     "Is the padding mask repeated in the order in which heads are stacked?"
