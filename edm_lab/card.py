@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['positive', 'not_negative', 'share', 'SCHEMA', 'TABLES', 'SCALARS', 'Key', 'short', 'one_of', 'Card', 'known_keys',
-           'nearest', 'parse_card', 'leaves', 'check_table', 'load_card', 'packaged_cards', 'template']
+           'nearest', 'parse_card', 'check_table', 'load_card', 'packaged_cards', 'template']
 
-# %% ../nbs/52_card.ipynb #af397345
+# %% ../nbs/52_card.ipynb #36bdf1a9
 import difflib
 import math
 import tomllib
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-# %% ../nbs/52_card.ipynb #1506ac9e
+# %% ../nbs/52_card.ipynb #0c2c07db
 from .core import LabError
 
-# %% ../nbs/52_card.ipynb #3078584e
+# %% ../nbs/52_card.ipynb #e2629ed2
 @dataclass(frozen=True)
 class Key:
     "One key of a card: its type, what it means, and what its value must satisfy."
@@ -40,7 +40,7 @@ class Key:
         if bad: raise LabError(where, short(bad[0]), self.ok[0])
         return [float(v) for v in value] if kind is list else float(value) if kind is float else value
 
-# %% ../nbs/52_card.ipynb #356858b4
+# %% ../nbs/52_card.ipynb #342d478a
 def short(
     value, # anything
     width: int = 40, # longest text
@@ -49,13 +49,19 @@ def short(
     s = " ".join(repr(value).split())
     return s if len(s) <= width else s[:width - 3] + "..."
 
-# %% ../nbs/52_card.ipynb #f9bfd8be
-def one_of(*words): return "one of " + ", ".join(words), lambda v: v in words
+# %% ../nbs/52_card.ipynb #a13c46bb
+def one_of(
+    *words: str, # the allowed ones
+) -> tuple[str, Callable]: # as `Key.ok`
+    "The condition that a text is one of a few words."
+    return "one of " + ", ".join(words), lambda v: v in words
+
+# %% ../nbs/52_card.ipynb #81d75f29
 positive = "a positive number", lambda v: v > 0
 not_negative = "a number that is not negative", lambda v: v >= 0
 share = "a number from 0 to 1", lambda v: 0 <= v <= 1
 
-# %% ../nbs/52_card.ipynb #9a6c02e8
+# %% ../nbs/52_card.ipynb #6cf4dc1d
 SCHEMA: dict[str, dict[str, Key]] = dict( # section -> key -> Key
     card=dict(title=Key(str, "one line that names the run"), symptom=Key(str, "what went wrong, in the words of who saw it")),
     data=dict(
@@ -66,7 +72,7 @@ SCHEMA: dict[str, dict[str, Key]] = dict( # section -> key -> Key
         value_range=Key(list, "smallest and largest value of the data"), transform=Key("words", "what was done to the raw values, in order"),
         level_std=Key(dict, "standard deviation of each level's component (data units)")))
 
-# %% ../nbs/52_card.ipynb #9a0d677f
+# %% ../nbs/52_card.ipynb #b234098f
 SCHEMA |= dict(
     model=dict(
         parametrisation=Key(str, "what the network predicts", one_of("edm", "eps", "v", "x0", "flow", "score", "residual", "nb_vae+eps")),
@@ -86,7 +92,7 @@ SCHEMA |= dict(
         P_std=Key(float, "lognormal: std of ln sigma", positive), scale=Key(float, "factor on the lognormal (data units)", positive),
         sigma_min=Key(float, "smallest level (data units)", positive), sigma_max=Key(float, "largest level (data units)", positive)))
 
-# %% ../nbs/52_card.ipynb #af3a48ed
+# %% ../nbs/52_card.ipynb #5ab0905b
 SCHEMA |= dict(
     loss=dict(
         weight=Key(str, "weight over sigma", one_of("edm", "min_snr", "none", "learned")), normaliser=Key(str, "what a weighted batch is divided by", one_of("count", "weight_sum", "pixels")),
@@ -109,7 +115,7 @@ SCHEMA |= dict(
         rho=Key(float, "Karras exponent", positive), steps=Key(int, "steps", positive), step_scale=Key(float, "AF3 eta", positive), noise_scale=Key(float, "AF3 lambda", not_negative),
         gamma0=Key(float, "AF3 churn", not_negative), gamma_min=Key(float, "AF3: churn above this sigma (data units)", not_negative), augmentation=Key(bool, "random rotation at each step")))
 
-# %% ../nbs/52_card.ipynb #caa7599f
+# %% ../nbs/52_card.ipynb #e12ea165
 SCHEMA |= dict(
     evaluation=dict(psnr_max_value=Key(float, "max_val of the PSNR", positive), postprocess=Key(str, "what is done to samples before the metrics"),
                     conditions=Key(int, "perturbations that are ranked, control included", positive), batch_key=Key(str, "the batch variable"), batch_confounded=Key(bool, "does the batch determine the condition")),
@@ -125,7 +131,7 @@ SCHEMA |= dict(
     source=dict(text=Key(str, "where the card was transcribed from"), where=Key(dict, "citation of each key")),
     notes=dict(observations=Key("words", "other statements of the run's authors")))
 
-# %% ../nbs/52_card.ipynb #b2ad6673
+# %% ../nbs/52_card.ipynb #035e0a1e
 TABLES: dict[str, dict[str, Key]] = { # table -> column -> Key; the first column is the level
     "logged.scale": dict(sigma=Key(list, "noise level (data units)", positive), scale_r=Key(list, "rms of x0_hat over rms of x0", not_negative),
                          trace_r=Key(list, "trace of the Gram matrix of x0_hat over that of x0", not_negative), fx_ratio=Key(list, "rms of F_x over rms of its target", not_negative)),
@@ -140,7 +146,7 @@ SCALARS: dict[str, Key] = dict( # logged.values: single numbers
     knn10=Key(float, "kNN@10 of open-loop samples", share), generator_jacc10=Key(float, "Jaccard@10 of the generator, from the same condition", share),
     generator_scale_r=Key(float, "scale_r of the generator", not_negative), mse_x0=Key(float, "mean squared error of x0_hat that was measured", not_negative), mse_mask=Key(float, "eps-MSE of the mask channel over all t", not_negative))
 
-# %% ../nbs/52_card.ipynb #9b88427b
+# %% ../nbs/52_card.ipynb #ca685d6a
 class Card:
     "A checked run card: `card['model.sigma_data']` is the value, or None where it was not given."
     def __init__(self,
@@ -158,14 +164,14 @@ class Card:
         return f"{key} = {self[key]}" + (f" ({where})" if where else "")
     def __repr__(self): return f"Card({self.name!r}: {self.title}; {len(self.values)} values)"
 
-# %% ../nbs/52_card.ipynb #fd468f33
+# %% ../nbs/52_card.ipynb #2117055e
 def known_keys() -> dict[str, Key]: # dotted key -> Key
     "All keys a card may have, dotted."
     keys = {f"{s}.{k}": v for s, section in SCHEMA.items() for k, v in section.items()}
     keys |= {f"{t}.{c}": v for t, columns in TABLES.items() for c, v in columns.items()}
     return keys | {f"logged.values.{k}": v for k, v in SCALARS.items()}
 
-# %% ../nbs/52_card.ipynb #27eb009b
+# %% ../nbs/52_card.ipynb #844ff20c
 def nearest(
     word: str, # what was found
     known, # what would have been right
@@ -175,14 +181,14 @@ def nearest(
     near = difflib.get_close_matches(word, known, 1, .6) or [tail[m] for m in difflib.get_close_matches(word.rsplit(".", 1)[-1], tail, 1, .6)]
     return f"; nearest: {near[0]}" if near else ""
 
-# %% ../nbs/52_card.ipynb #2650759e
+# %% ../nbs/52_card.ipynb #57d2f6be
 def parse_card(
     tree: dict, # nested tables, as TOML gives them
     name: str = "card", # file or card name, for the error line
 ) -> Card: # checked
     "Check a nested dict against the schema; the first thing that does not fit is one `LabError`."
     values, known = {}, known_keys()
-    for key, value in leaves(tree):
+    for key, value in _leaves(tree):
         if key not in known:
             group = [k for k in (*SCHEMA, *TABLES, "logged.values", "logged") if k == key]
             if group and not isinstance(value, dict): raise LabError(f"{name}: {key}", short(value), "a table of keys")
@@ -194,8 +200,8 @@ def parse_card(
         if key not in known and key not in TABLES: raise LabError(f"{name}: source.where: unknown key {key}", expected=f"a known key{nearest(key, known)}")
     return Card(values, name)
 
-# %% ../nbs/52_card.ipynb #e4d79d77
-def leaves(
+# %% ../nbs/52_card.ipynb #cd13ccb6
+def _leaves(
     tree: dict, # nested tables
     path: str = "", # prefix
     deep: int = 3, # levels of names
@@ -204,10 +210,10 @@ def leaves(
     known = known_keys()
     for k, v in tree.items():
         key = f"{path}.{k}" if path else str(k)
-        if isinstance(v, dict) and v and not (key in known and known[key].type is dict) and key.count(".") < deep: yield from leaves(v, key, deep)
+        if isinstance(v, dict) and v and not (key in known and known[key].type is dict) and key.count(".") < deep: yield from _leaves(v, key, deep)
         else: yield key, v
 
-# %% ../nbs/52_card.ipynb #e55efd54
+# %% ../nbs/52_card.ipynb #8822eee3
 def check_table(
     values: dict, # dotted key -> value; changed in place
     table: str, # name of the table
@@ -225,7 +231,7 @@ def check_table(
     order = sorted(range(len(cols[level])), key=cols[level].__getitem__)
     for c, v in cols.items(): values[f"{table}.{c}"] = [v[i] for i in order]
 
-# %% ../nbs/52_card.ipynb #7a71b563
+# %% ../nbs/52_card.ipynb #fa08e45f
 def load_card(
     path: str | Path, # a TOML file, or the name of a packaged card
     max_bytes: int = 5_000_000, # larger files are not cards
@@ -241,14 +247,14 @@ def load_card(
     except (tomllib.TOMLDecodeError, RecursionError) as e: raise LabError(name, f"not TOML: {e}", "key = value lines under [section] heads") from None
     return parse_card(tree, name)
 
-# %% ../nbs/52_card.ipynb #f423c003
+# %% ../nbs/52_card.ipynb #c5539d81
 def packaged_cards() -> list[str]:
     "Names of the cards that come with the package."
     order = ["st", "jsddpm", "pomodoro", "latent", "state"]
     found = {f.name.removesuffix(".toml") for f in (resources.files("edm_lab") / "cards").iterdir() if f.name.endswith(".toml")}
     return [c for c in order if c in found] + sorted(found - set(order))
 
-# %% ../nbs/52_card.ipynb #ceeba2bf
+# %% ../nbs/52_card.ipynb #493b6622
 def template() -> str: # TOML, all keys commented out
     "An empty card with every key, its type and its meaning."
     def line(key, k):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LabError', 'sigma_like', 'masked_mean', 'centre', 'seed_of', 'rng', 'randn_like', 'Denoiser', 'check_denoiser']
 
-# %% ../nbs/00_core.ipynb #7ecf327a
+# %% ../nbs/00_core.ipynb #c8c8bbd8
 import hashlib
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-# %% ../nbs/00_core.ipynb #5de6407f
+# %% ../nbs/00_core.ipynb #5f33f96e
 class LabError(ValueError):
     "A mistake in what was given, in one line: `what: found ...; expected ...`."
     def __init__(self,
@@ -25,11 +25,11 @@ class LabError(ValueError):
         tail = "; ".join(p for p in parts if p)
         super().__init__(" ".join((f"{what}: {tail}" if tail else what).split()))
 
-# %% ../nbs/00_core.ipynb #1c269f0a
+# %% ../nbs/00_core.ipynb #9d6a47d8
 def sigma_like(
     sigma: float | Tensor, # noise level: a number, a 0-d tensor, `b`, or already `b 1 ...`; data units
-    x: Float[Tensor, "b *d"], # the tensor it will multiply
-) -> Float[Tensor, "b *ones"]: # `sigma` with dtype and device of `x`, one axis per axis of `x`
+    x: Float[Tensor, " b *d"], # the tensor it will multiply
+) -> Float[Tensor, " b *ones"]: # `sigma` with dtype and device of `x`, one axis per axis of `x`
     "Line up `sigma` with the batch axis of `x`, so that `sigma_like(sigma, x) * x` scales each sample by its own level."
     s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if s.ndim == x.ndim and s.ndim > 1: return s
@@ -38,26 +38,26 @@ def sigma_like(
         raise LabError("sigma", f"shape {tuple(s.shape)} for x of shape {tuple(x.shape)}", f"one number, or one a sample: shape ({len(x)},)")
     return s.reshape(-1, *(1,) * (x.ndim - 1))
 
-# %% ../nbs/00_core.ipynb #13e28ac6
+# %% ../nbs/00_core.ipynb #ecb23455
 def masked_mean(
-    v: Float[Tensor, "b n *d"], # values per point
-    mask: Bool[Tensor, "b n"] | None = None, # true where a point is real; None: all are
-) -> Float[Tensor, "b *d"]: # the mean over real points of each set
+    v: Float[Tensor, " b n *d"], # values per point
+    mask: Bool[Tensor, " b n"] | None = None, # true where a point is real; None: all are
+) -> Float[Tensor, " b *d"]: # the mean over real points of each set
     "Mean over the valid points of each set (zero for an empty set)."
     if mask is None: return v.mean(1)
     m = mask.reshape(*mask.shape, *(1,) * (v.ndim - 2)).to(v.dtype)
     return torch.where(m > 0, v, 0).sum(1) / m.sum(1).clamp_min(1)
 
-# %% ../nbs/00_core.ipynb #7f6fbc85
+# %% ../nbs/00_core.ipynb #600a796b
 def centre(
-    x: Float[Tensor, "b n d"], # point sets
-    mask: Bool[Tensor, "b n"] | None = None, # true where a point is real
-) -> Float[Tensor, "b n d"]: # centred sets, padded rows exactly zero
+    x: Float[Tensor, " b n d"], # point sets
+    mask: Bool[Tensor, " b n"] | None = None, # true where a point is real
+) -> Float[Tensor, " b n d"]: # centred sets, padded rows exactly zero
     "Subtract the mean of the valid points: the orthogonal projection onto the zero-mean subspace."
     c = x - masked_mean(x, mask)[:, None]
     return c if mask is None else torch.where(mask[..., None], c, 0)
 
-# %% ../nbs/00_core.ipynb #adb55579
+# %% ../nbs/00_core.ipynb #64c6e533
 def seed_of(
     seed: int, # the seed of the run
     *keys: object, # what the draw is for: a step, a name, a rank
@@ -66,7 +66,7 @@ def seed_of(
     h = hashlib.blake2b(repr((seed, *keys)).encode(), digest_size=8).digest()
     return int.from_bytes(h, "little") >> 1
 
-# %% ../nbs/00_core.ipynb #89625a32
+# %% ../nbs/00_core.ipynb #eb9326fb
 def rng(
     seed: int, # the seed of the run
     *keys: object, # what the draw is for
@@ -75,7 +75,7 @@ def rng(
     "The generator for one purpose at one step: `rng(seed, 'noise', step)`."
     return torch.Generator(device).manual_seed(seed_of(seed, *keys))
 
-# %% ../nbs/00_core.ipynb #7ac5dea8
+# %% ../nbs/00_core.ipynb #ffb3cfee
 def randn_like(
     x: Tensor, # gives shape, dtype and device
     gen: torch.Generator | None = None, # may live on another device; the draw is made where it lives
@@ -84,18 +84,18 @@ def randn_like(
     device = gen.device if gen is not None else x.device
     return torch.randn(x.shape, dtype=x.dtype, device=device, generator=gen).to(x.device)
 
-# %% ../nbs/00_core.ipynb #da24355e
+# %% ../nbs/00_core.ipynb #385b35a9
 @runtime_checkable
 class Denoiser(Protocol):
     "Anything with `D(x, sigma, cond=None) -> x0_hat` and a `sigma_data` in the unit of the data."
     sigma_data: float | Tensor
-    def __call__(self, x: Float[Tensor, "b *d"], sigma: float | Tensor, cond: dict | None = None) -> Float[Tensor, "b *d"]: ...
+    def __call__(self, x: Float[Tensor, " b *d"], sigma: float | Tensor, cond: dict | None = None) -> Float[Tensor, " b *d"]: ...
 
-# %% ../nbs/00_core.ipynb #1bda2850
+# %% ../nbs/00_core.ipynb #d36690a1
 @torch.no_grad()
 def check_denoiser(
     D: Denoiser, # to be checked
-    x: Float[Tensor, "b *d"], # a noisy batch of at least two samples
+    x: Float[Tensor, " b *d"], # a noisy batch of at least two samples
     sigma: Float[Tensor, " b"], # their levels
     cond: dict | None = None, # condition, tensors with batch axis first
     tol: float = 1e-4, # largest difference that counts as rounding, relative to the answer's size

@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['Diagnosis', 'verdict_of', 'diagnose', 'to_text']
 
-# %% ../nbs/53_doctor.ipynb #665efafc
+# %% ../nbs/53_doctor.ipynb #9755e08d
 import json
 import textwrap
 from dataclasses import dataclass, field
 
-# %% ../nbs/53_doctor.ipynb #400f8bdc
+# %% ../nbs/53_doctor.ipynb #871ae947
 from .card import Card
 from .checks import latent, scale, state, tree, vp # noqa: F401 (importing them registers their checks)
 from .checks.scale import fit_card
 from .finding import CHECKS, Finding, Note, Unknown, ranked, run_checks
 from .plot import Panel
 
-# %% ../nbs/53_doctor.ipynb #3bc4f751
+# %% ../nbs/53_doctor.ipynb #dbd50e91
 @dataclass
 class Diagnosis:
     "What the doctor says of one card."
@@ -39,7 +39,7 @@ class Diagnosis:
                     healthy=[n.text for n in self.notes], rivals=self.rivals, curves=curves)
     def to_json(self) -> str: return json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
 
-# %% ../nbs/53_doctor.ipynb #07a2a3b8
+# %% ../nbs/53_doctor.ipynb #a33ac243
 def verdict_of(
     findings: list[Finding], # ranked
     notes: list[Note], # what was found well
@@ -55,7 +55,7 @@ def verdict_of(
     need = sorted({k for ks in lacking.values() for k in ks if k.startswith("logged.")})
     return "Nothing can be said: no check found what it needs" + (f"; the most useful to log are {', '.join(need[:3])}." if need else "."), "unknown"
 
-# %% ../nbs/53_doctor.ipynb #3002292a
+# %% ../nbs/53_doctor.ipynb #cc34403e
 def diagnose(
     card: Card, # what is known of the run
     checks: dict | None = None, # None: all registered ones
@@ -72,7 +72,7 @@ def diagnose(
         rivals = [dict(name=f.rival.name, family=f.rival.family, means=f.rival.story, scale=f.scale, rms_log_error=f.rms, probability=p[f.rival.family]) for f in fits]
     return Diagnosis(card, verdict, cause, findings, unknowns, notes, rivals, lacking)
 
-# %% ../nbs/53_doctor.ipynb #41bccaed
+# %% ../nbs/53_doctor.ipynb #04cd0aef
 def to_text(
     d: Diagnosis, # to be printed
     width: int = 100, # characters a line
@@ -85,6 +85,6 @@ def to_text(
         out += ["", bold(f"{i}. {f.cause}") + f"  [{f.severity}, confidence {f.confidence:.0%}]", para(f.claim, "   ")]
         out += [para(e, "   - ", "     ") for e in f.evidence] + [para(f"Fix: {f.fix}", "   ", "        ")]
     if d.notes: out += ["", "Well:"] + [para(n.text, "   - ", "     ") for n in d.notes]
-    if d.rivals: out += ["", "Stories that could explain the scale table (rms log error, fitted scale):"] + [f"   {100 * r['rms_log_error']:6.1f} %   {r['scale']:8.3g}   {r['name']}" for r in d.rivals]
+    if d.rivals: out += ["", "Stories that could explain the scale table (rms log error, fitted scale):"] + [f"   {100 * r['rms_log_error']:6.1f} %   {'' if r['family'] == 'informed' else format(r['scale'], '.3g'):>8}   {r['name']}" for r in d.rivals]
     if d.unknowns: out += ["", "What this log cannot tell, and what would:"] + [para(f"{u.question}: {u.measurement}", "   - ", "     ") for u in d.unknowns]
     return "\n".join(out)

@@ -5,22 +5,22 @@
 # %% auto #0
 __all__ = ['ROLES', 'Curve', 'Panel', 'figure', 'sigma_axis', 'draw', 'png']
 
-# %% ../nbs/50_plot.ipynb #b6c9b8c8
+# %% ../nbs/50_plot.ipynb #6a0f7ca5
 import io
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-# %% ../nbs/50_plot.ipynb #c568463c
+# %% ../nbs/50_plot.ipynb #d2d3984e
 from .core import LabError
 
-# %% ../nbs/50_plot.ipynb #59489df9
+# %% ../nbs/50_plot.ipynb #acbc6a3c
 ROLES = dict( # role -> how it is drawn
     log=dict(color="C0", marker="o", ms=6, lw=0, zorder=7), ours=dict(color="C0", lw=2, zorder=4), other=dict(color="C1", marker="s", ms=4, lw=1.6, zorder=4),
     fit=dict(color="C3", lw=1.4, ls="-", zorder=6), null=dict(color=".35", lw=1.6, ls="--"), wiener=dict(color=".55", lw=1.6, ls="-."),
     oracle=dict(color=".15", lw=1.8, ls="-"), chance=dict(color=".6", lw=1.4, ls=":"), limit=dict(color="C2", marker="_", ms=14, mew=2, lw=0, zorder=6))
 
-# %% ../nbs/50_plot.ipynb #fa179996
+# %% ../nbs/50_plot.ipynb #7ad1328e
 @dataclass
 class Curve:
     "One line of a panel: `y` over `x`, and what it is (`role`, a key of `ROLES`)."
@@ -34,7 +34,7 @@ class Curve:
         if len(self.x) != len(self.y): raise LabError(f"curve {self.name!r}", f"{len(self.x)} x for {len(self.y)} y", "as many y as x")
         self.x, self.y = ([float(v) for v in np.asarray(a, float).ravel()] for a in (self.x, self.y))
 
-# %% ../nbs/50_plot.ipynb #641c6748
+# %% ../nbs/50_plot.ipynb #eefda83d
 @dataclass
 class Panel:
     "A figure as data: curves that must be read together, the question they answer, and the answer."
@@ -48,7 +48,7 @@ class Panel:
     ylim: tuple[float, float] | None = None # None: chosen by matplotlib
     def to_dict(self) -> dict: return asdict(self)
 
-# %% ../nbs/50_plot.ipynb #ec88be20
+# %% ../nbs/50_plot.ipynb #9486fb04
 def figure(
     cols: int = 1, # panels side by side
     width: float = 5.2, # inches a panel
@@ -65,7 +65,7 @@ def figure(
         fig = Figure(figsize=(width * cols, height), dpi=84, layout="constrained")
         return fig, fig.subplots(1, cols, **kwargs)
 
-# %% ../nbs/50_plot.ipynb #f94e9cda
+# %% ../nbs/50_plot.ipynb #ccd32b31
 def sigma_axis(
     ax, # matplotlib axes
     unit: str = "data units", # unit of sigma
@@ -78,7 +78,7 @@ def sigma_axis(
     if lo or hi: ax.set_xlim(lo, hi)
     return ax
 
-# %% ../nbs/50_plot.ipynb #3cb6ba72
+# %% ../nbs/50_plot.ipynb #44897ba1
 def draw(
     panel: Panel, # what to draw
     ax = None, # axes to draw into; None: a figure of its own
@@ -96,7 +96,7 @@ def draw(
     ax.legend(loc="best", frameon=False, fontsize=8.5)
     return fig
 
-# %% ../nbs/50_plot.ipynb #094e22d7
+# %% ../nbs/50_plot.ipynb #cb63d42c
 def png(
     fig, # a matplotlib figure
     dpi: int = 150, # dots per inch

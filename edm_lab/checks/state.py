@@ -4,19 +4,19 @@
 
 # %% auto #0
 __all__ = ['STATE_KEYS', 'SYNONYMS', 'adapter_backbone', 'command_keys', 'shapes', 'sinkhorn', 'sinkhorn_violation',
-           'sinkhorn_rounds', 'mixing_axis', 'mixing_panel', 'ranking', 'confounded']
+           'sinkhorn_rounds', 'mixing_axis', 'ranking', 'confounded']
 
-# %% ../../nbs/52h_checks.state.ipynb #cb21b358
+# %% ../../nbs/52h_checks.state.ipynb #22483346
 import difflib
 
 import numpy as np
 
-# %% ../../nbs/52h_checks.state.ipynb #a6be6048
+# %% ../../nbs/52h_checks.state.ipynb #0e8e3c15
 from ..card import Card
 from ..finding import Finding, check
 from ..plot import Curve, Panel
 
-# %% ../../nbs/52h_checks.state.ipynb #1111e276
+# %% ../../nbs/52h_checks.state.ipynb #faff8780
 @check("adapter.kind", "adapter.backbone")
 def adapter_backbone(card):
     "Is there anything under the adapters?"
@@ -26,7 +26,7 @@ def adapter_backbone(card):
     if card.has("adapter.r", "mhc.size"): ev.append(f"the update of a {card['mhc.size']} x {card['mhc.size']} matrix has rank {card['adapter.r']} at most")
     yield Finding("frozen_random_backbone", "critical", .95, "LoRA is put on a backbone that was never trained: nearly all of the network stays random.", ev, "Train the whole network first (on other lines or tissues), then adapt; or train from scratch without adapters.")
 
-# %% ../../nbs/52h_checks.state.ipynb #dd77c564
+# %% ../../nbs/52h_checks.state.ipynb #97f14f8a
 STATE_KEYS: frozenset[str] = frozenset( # keys of the perturbation model's command line, with those its fork adds
     [f"data.kwargs.{k}" for k in "toml_config_path embed_key pert_col control_pert cell_type_key batch_col output_space basal_mapping_strategy num_workers".split()]
     + [f"model.kwargs.{k}" for k in "cell_set_len hidden_dim use_mhc mhc.sinkhorn_iters mhc.layer_indices use_velocity_alignment velocity_lambda velocity_beta velocity_warmup_steps".split()]
@@ -34,7 +34,7 @@ STATE_KEYS: frozenset[str] = frozenset( # keys of the perturbation model's comma
     + [f"training.{k}" for k in "max_steps batch_size lr val_freq ckpt_every_n_steps gradient_clip_val warmup_steps devices".split()] + ["model", "output_dir", "name"])
 SYNONYMS: dict[str, str] = dict(max_epochs="max_steps", epochs="max_steps", learning_rate="lr", batchsize="batch_size", clip="gradient_clip_val") # usual names elsewhere -> the name here
 
-# %% ../../nbs/52h_checks.state.ipynb #1c2c686a
+# %% ../../nbs/52h_checks.state.ipynb #6c9faeab
 @check("command.keys")
 def command_keys(card):
     "Does every key of the command line exist?"
@@ -47,7 +47,7 @@ def command_keys(card):
     ev = [f"{k} is not a key" + (f"; the key is {right(k)}" if right(k) else "") for k in unknown]
     yield Finding("unknown_key", "high", .95, f"The command passes keys that do not exist: {', '.join(unknown)}.", ev + ([card.cite("source.text")] if card.has("source.text") else []), "Pass " + ", ".join(filter(None, map(right, unknown))) + " instead; note that steps are not epochs.")
 
-# %% ../../nbs/52h_checks.state.ipynb #c7c96d82
+# %% ../../nbs/52h_checks.state.ipynb #07bbddc7
 @check("shapes.numel", "shapes.expected", "shapes.widths")
 def shapes(card):
     "Which of the possible widths divides the tensor of the error?"
@@ -60,7 +60,7 @@ def shapes(card):
     claim = f"The data that reached the model are {n // fits[0]} cells of width {fits[0]}, and the model was built for {k}: {n} = {n // fits[0]} x {fits[0]}." if len(fits) == 1 else f"{n} elements do not make rows of {k}" + (f"; the widths {fits} fit." if fits else ", nor of any width that the data have.")
     yield Finding("shape_mismatch", "high", .95 if len(fits) == 1 else .7, claim, ev, "Choose the embedding by its key and build the model for its width; fill or drop incomplete sets. The number of genes is not the problem." if fits else "Print the shape of the batch before the reshape.")
 
-# %% ../../nbs/52h_checks.state.ipynb #12fa5429
+# %% ../../nbs/52h_checks.state.ipynb #5b53ee7e
 def sinkhorn(
     logits: np.ndarray, # ... n n
     iters: int, # rounds of columns, then rows
@@ -73,7 +73,7 @@ def sinkhorn(
         a = a - logsumexp(a, -1, keepdims=True)
     return np.exp(a)
 
-# %% ../../nbs/52h_checks.state.ipynb #974b15b0
+# %% ../../nbs/52h_checks.state.ipynb #8cfb6f07
 def sinkhorn_violation(
     logit_std: float, # spread of the logits
     iters: int, # rounds
@@ -85,7 +85,7 @@ def sinkhorn_violation(
     off = np.abs(sinkhorn(logits, iters).sum(-2) - 1).max(-1)
     return float(np.quantile(off, .999)), float(off.mean())
 
-# %% ../../nbs/52h_checks.state.ipynb #04c4e502
+# %% ../../nbs/52h_checks.state.ipynb #4de89443
 @check("mhc.sinkhorn_iters")
 def sinkhorn_rounds(card):
     "Is the mixing matrix doubly stochastic after so many rounds?"
@@ -97,7 +97,7 @@ def sinkhorn_rounds(card):
                   [f"logit standard deviation {s:g}: one matrix in a thousand misses a column sum by {b:.2g}, the mean by {m:.2g}" for s, (b, m) in off.items()] + [card.cite("mhc.sinkhorn_iters")],
                   f"20 rounds leave {sinkhorn_violation(worst, 20)[0]:.3f}, 50 leave {sinkhorn_violation(worst, 50)[0]:.3f}; work in log space and float32, and log the error.")
 
-# %% ../../nbs/52h_checks.state.ipynb #18a20c84
+# %% ../../nbs/52h_checks.state.ipynb #89072672
 @check("mhc.axis", "mhc.size")
 def mixing_axis(card):
     "Does the doubly stochastic matrix mix streams or features?"
@@ -105,17 +105,17 @@ def mixing_axis(card):
     n = int(min(card["mhc.size"], 512))
     s = np.linalg.svd(sinkhorn(.01 * np.random.default_rng(0).standard_normal((n, n)), 20), compute_uv=False)
     yield Finding("feature_mixing", "critical", .9, f"The doubly stochastic matrix is applied to the features, not to streams: at the start it is an average of {n} features that keeps {s[1]:.1%} of their differences.",
-                  [card.cite("mhc.axis"), f"singular values of a fresh {n} x {n} matrix: {s[0]:.2f}, {s[1]:.4f}, ..."], "Keep n = 4 copies of the residual and mix those: X <- H_res X + H_post^T F(H_pre X), with H_res n x n; start it near the identity.", [mixing_panel(s)])
+                  [card.cite("mhc.axis"), f"singular values of a fresh {n} x {n} matrix: {s[0]:.2f}, {s[1]:.4f}, ..."], "Keep n = 4 copies of the residual and mix those: X <- H_res X + H_post^T F(H_pre X), with H_res n x n; start it near the identity.", [_mixing_panel(s)])
 
-# %% ../../nbs/52h_checks.state.ipynb #a3ccf4e1
-def mixing_panel(s):
+# %% ../../nbs/52h_checks.state.ipynb #025a8dda
+def _mixing_panel(s):
     "Singular values of a mixing matrix on the features, beside those of one on four streams."
     streams = np.linalg.svd(sinkhorn(np.where(np.eye(4), 0., -8.), 50), compute_uv=False)
     return Panel("What does a mixing layer keep?", f"What is left of the features after one mixing layer? On the feature axis {s[1]:.1%} of their differences; on four streams that start near the identity, {streams[1]:.0%}.",
                  [Curve(f"{len(s)} features, fresh matrix", np.arange(1, len(s) + 1), np.maximum(s, 1e-9), "ours"), Curve("4 streams, near the identity", np.arange(1, 5), streams, "oracle")],
                  xlabel="rank of the singular value", ylabel="singular value", yscale="log", ylim=(1e-7, 3))
 
-# %% ../../nbs/52h_checks.state.ipynb #95d8b2b9
+# %% ../../nbs/52h_checks.state.ipynb #f2cace35
 @check("evaluation.conditions")
 def ranking(card):
     "Is there more than one perturbation to rank?"
@@ -125,8 +125,11 @@ def ranking(card):
                   [card.cite("evaluation.conditions"), f"score 1 - rank / P with P = {max(n - 1, 1)}: possible values " + ", ".join(f"{1 - r / max(n - 1, 1):.2g}" for r in range(max(n - 1, 1)))],
                   "Report the distance to held-out perturbed cells beside three baselines: control as it is, the mean of the perturbed training cells, a linear model; and the split-half ceiling.")
 
+# %% ../../nbs/52h_checks.state.ipynb #bb5ee665
 @check("evaluation.batch_confounded", "evaluation.batch_key")
-def confounded(card):
+def confounded(
+    card: Card, # with evaluation.batch_confounded
+):
     "Does the batch determine the condition?"
     if card["evaluation.batch_confounded"]: yield Finding("batch_confounded", "high", .9, f"{card['evaluation.batch_key']} determines the condition, so the effect of the perturbation cannot be told from that of the batch, and no control shares a perturbed cell's batch.",
         [card.cite("evaluation.batch_key"), card.cite("evaluation.batch_confounded")], "Do not map controls by this key; hold out whole animals of both conditions, and report the spread between animals beside the effect.")
