@@ -38,7 +38,7 @@ readme: $(VENV)/.dev
 	@$(BIN)/python tools/site.py --readme
 
 jupyter: $(VENV)/.dev
-	@$(BIN)/jupyter lab --ServerApp.root_dir=nbs
+	@$(BIN)/jupyter lab --ServerApp.root_dir=nbs $(if $(filter 0,$(shell id -u)),--allow-root)
 
 clean:
 	rm -rf _docs _proc report build dist edm_lab.egg-info .pytest_cache .ruff_cache .hypothesis

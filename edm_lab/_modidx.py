@@ -24,6 +24,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'edm_lab.card.Key': ('card.html#key', 'edm_lab/card.py'),
                               'edm_lab.card.Key.check': ('card.html#key.check', 'edm_lab/card.py'),
                               'edm_lab.card._leaves': ('card.html#_leaves', 'edm_lab/card.py'),
+                              'edm_lab.card.at_most': ('card.html#at_most', 'edm_lab/card.py'),
+                              'edm_lab.card.check_sense': ('card.html#check_sense', 'edm_lab/card.py'),
                               'edm_lab.card.check_table': ('card.html#check_table', 'edm_lab/card.py'),
                               'edm_lab.card.known_keys': ('card.html#known_keys', 'edm_lab/card.py'),
                               'edm_lab.card.load_card': ('card.html#load_card', 'edm_lab/card.py'),

@@ -55,8 +55,9 @@ def gauge_curve(
     group: str = "o2", # signs, so2 or o2
     n: int = 64, # points a set
 ) -> np.ndarray: # scale_r
-    "scale_r of the oracle over an orbit, interpolated in its table."
-    return np.interp(np.log(np.maximum(sigma, 1e-300) / sd), *gauge_table(group, n))
+    "scale_r of the oracle over an orbit, interpolated in its table (sets of over 1,024 points by scaling)."
+    few = min(n, 1024)                                 # beyond, the ceiling depends on sqrt(n) sd / sigma alone
+    return np.interp(np.log(np.maximum(sigma, 1e-300) / sd * (few / n)**.5), *gauge_table(group, few))
 
 # %% ../nbs/52b_rivals.ipynb #671de0a8
 def _informed_curve(sigma, sd): return np.ones_like(sigma)
@@ -151,7 +152,7 @@ def branch_share(
 ) -> tuple[float, float]: # share in [0, 1], its standard error
     "The share `a` of the ideal branch that explains a scale table best."
     sigma, y = np.asarray(sigma, float), np.log(np.maximum(scale_r, .005))
-    def model(a): return np.log(shrunken_scale(sigma, sd, a).numpy())
+    def model(a): return np.log(np.maximum(shrunken_scale(sigma, sd, a).numpy(), 1e-300))
     grid = np.linspace(0, 1, 1001)
     rss = np.array([((y - model(a))**2).sum() for a in grid])
     a = grid[rss.argmin()]

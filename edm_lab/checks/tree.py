@@ -14,6 +14,7 @@ import torch
 
 # %% ../../nbs/52f_checks.tree.ipynb #98cbe5fb
 from ..card import Card
+from ..core import LabError
 from ..finding import Finding, Note, Unknown, check
 from ..law import LogNormal, coverage
 from ..noise import Tree
@@ -27,6 +28,7 @@ def card_tree(
 ) -> Tree: # a regular tree of that size
     "The tree of a card, with residues and chains of the sizes it states."
     a, r, c = (max(1, round(card[f"noise.{k}"] or 1)) for k in ("atoms_per_residue", "residues_per_chain", "chains"))
+    if a * r * c > 1_000_000: raise LabError("noise.atoms_per_residue x residues_per_chain x chains", f"{a * r * c:,} atoms", "at most 1,000,000")
     return Tree(torch.arange(c * r * a) // a, torch.arange(c * r) // r, tuple(card["noise.weights"]))
 
 # %% ../../nbs/52f_checks.tree.ipynb #4209eeb8
