@@ -4,11 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help lab test docs readme jupyter clean
+.PHONY: help lab test bench docs readme jupyter clean
 
 help:
 	@echo "make lab      install edm_lab into .venv, diagnose every card, write report/index.html"
 	@echo "make test     check that notebooks and modules agree, run all notebooks, then pytest"
+	@echo "make bench    time and compare every sampler with its peers, into bench/results (half an hour)"
 	@echo "make docs     build the site into _docs (no Quarto, no network)"
 	@echo "make readme   write README.md from nbs/index.ipynb"
 	@echo "make jupyter  open the notebooks in JupyterLab"
@@ -30,6 +31,12 @@ test: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n-workers 2
 	@echo "The tests:"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# k-diffusion is taken without the image libraries that it asks for: only its sampling module is used.
+bench: $(VENV)/.dev
+	@$(BIN)/python -m pip install -q -e '.[bench]' -c constraints.txt
+	@$(BIN)/python -m pip install -q --no-deps k-diffusion==0.1.1.post1 torchdiffeq torchsde trampoline dctorch
+	@OMP_NUM_THREADS=1 $(BIN)/python bench/samplers.py
 
 docs: $(VENV)/.dev
 	@$(BIN)/python tools/site.py

@@ -32,7 +32,7 @@ def skip_out(
     sigma: float | Tensor, # noise level, data units
     sigma_data: float | None = None, # standard deviation of the data, one number, data units; only "F" needs it
 ) -> tuple[Tensor, Tensor]: # c_skip, c_out, of the shape of sigma; float64 for a number
-    "The line $\\hat x_0 = c_{skip}\\,x + c_{out}\\,pred$ of a kind of prediction, `x` in the EDM frame."
+    "The line x0_hat = c_skip x + c_out pred of a kind of prediction, `x` in the EDM frame."
     if kind not in SKIP_OUT: raise LabError("prediction", f"kind {kind!r}", f"one of {', '.join(SKIP_OUT)}")
     if kind == "F" and sigma_data is None: raise LabError("sigma_data", "None", "the standard deviation of the data: a prediction F needs it")
     s = torch.as_tensor(sigma, dtype=None if isinstance(sigma, Tensor) else torch.float64)
@@ -46,7 +46,7 @@ def to_x0(
     sigma: float | Tensor, # its level: a number or `b`, data units
     sigma_data: float | None = None, # only for "F"
 ) -> Float[Tensor, " b *d"]: # the estimate of x0
-    "$\\hat x_0 = c_{skip}\\,x + c_{out}\\,pred$."
+    "x0_hat = c_skip x + c_out pred."
     c_skip, c_out = (sigma_like(c, x) for c in skip_out(kind, sigma, sigma_data))
     return c_skip * x + c_out * pred
 
@@ -58,7 +58,7 @@ def from_x0(
     sigma: float | Tensor, # its level: a number or `b`, data units, above 0
     sigma_data: float | None = None, # only for "F"
 ) -> Float[Tensor, " b *d"]: # the prediction that means the same
-    "$pred = (\\hat x_0 - c_{skip}\\,x)/c_{out}$."
+    "pred = (x0_hat - c_skip x)/c_out."
     c_skip, c_out = (sigma_like(c, x) for c in skip_out(kind, sigma, sigma_data))
     return (x0_hat - c_skip * x) / c_out
 
@@ -68,7 +68,7 @@ def error_factor(
     sigma: float | Tensor, # noise level, data units
     sigma_data: float | None = None, # only for "F"
 ) -> Tensor: # MSE of x0_hat over MSE of the prediction, at that level
-    "$MSE_{x_0} / MSE_{pred} = c_{out}^2$."
+    "MSE of x0_hat over MSE of the prediction: c_out^2."
     return skip_out(kind, sigma, sigma_data)[1]**2
 
 # %% ../nbs/16_bridge.ipynb #8dd922c2
@@ -76,7 +76,7 @@ def trivial_mse_eps(
     ab: float | Tensor, # alpha_bar of the time
     s2: float | Tensor = 1., # variance of the data, a channel or all, data units squared
 ) -> float | Tensor: # error of the best guess that knows only the variance
-    "$\\bar\\alpha s_2 / (\\bar\\alpha s_2 + 1 - \\bar\\alpha)$: the eps-MSE of the best multiple of $x_t$."
+    "alpha_bar s2 / (alpha_bar s2 + 1 - alpha_bar): the eps-MSE of the best multiple of x_t."
     return ab * s2 / (ab * s2 + 1 - ab)
 
 # %% ../nbs/16_bridge.ipynb #4eebc1b6
@@ -85,7 +85,7 @@ def sigma_to_t(
     levels: Float[Tensor, " T"], # level of each time, rising, see `schedule.ab_sigmas`
     t_map: str = "nearest", # "nearest": whole times; "interp": fractions
 ) -> Float[Tensor, " *b"] | Int[Tensor, " *b"]: # time of each level; on the CPU
-    "The time of a level, by linear interpolation in $\\log\\sigma$."
+    "The time of a level, by linear interpolation in log sigma."
     s = sigma.detach().cpu().double() if isinstance(sigma, Tensor) else torch.tensor(sigma, dtype=torch.float64)
     lo, hi = float(levels[0]), float(levels[-1])
     out = ~((s >= lo * (1 - 1e-6)) & (s <= hi * (1 + 1e-6)))                       # 1e-6: levels rounded to float32
@@ -97,7 +97,7 @@ def sigma_to_t(
 
 # %% ../nbs/16_bridge.ipynb #96aee361
 class VPDenoiser(torch.nn.Module):
-    "A VP model as a denoiser: $D(x;\\sigma) = c_{skip}\\,x + c_{out}\\,model(x/\\sqrt{1+\\sigma^2},\\,t(\\sigma),\\,cond)$."
+    "A VP model as a denoiser: D(x; sigma) = c_skip x + c_out model(x / sqrt(1 + sigma^2), t(sigma), cond)."
     def __init__(self,
                  model, # callable (xt, t, cond) -> prediction, t of shape `b`; a torch Module or not
                  alpha_bar: Float[Tensor, " T"], # the table it was trained with, see `schedule.alpha_bar`

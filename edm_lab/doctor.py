@@ -80,9 +80,9 @@ def to_text(
 ) -> str: # for a terminal
     "The diagnosis as text: verdict, findings, what is well, rivals, open questions."
     def para(s, first="", rest=None): return textwrap.fill(s, width, initial_indent=first, subsequent_indent=first if rest is None else rest, break_on_hyphens=False)
-    out = [bold(f"== {d.card.name}: {d.card.title}"), para(f"Verdict: {d.verdict}", rest="         ")]
+    out = [bold(f"== {d.card.name}" + f": {d.card.title}" * (d.card.title != d.card.name)), para(f"Verdict: {d.verdict}", rest="         ")]
     for i, f in enumerate(d.findings, 1):
-        out += ["", bold(f"{i}. {f.cause}") + f"  [{f.severity}, confidence {f.confidence:.0%}]", para(f.claim, "   ")]
+        out += ["", bold(f"{i}. {f.cause}") + f"  [{f.severity}, confidence {100 * f.confidence:.0f} %]", para(f.claim, "   ")]
         out += [para(e, "   - ", "     ") for e in f.evidence] + [para(f"Fix: {f.fix}", "   ", "        ")]
     if d.notes: out += ["", "Well:"] + [para(n.text, "   - ", "     ") for n in d.notes]
     if d.rivals: out += ["", "Stories that could explain the scale table (rms log error, fitted scale):"] + [f"   {100 * r['rms_log_error']:6.1f} %   {'' if r['family'] == 'informed' else format(r['scale'], '.3g'):>8}   {r['name']}" for r in d.rivals]

@@ -82,9 +82,10 @@ def sigma_axis(
 def draw(
     panel: Panel, # what to draw
     ax = None, # axes to draw into; None: a figure of its own
+    legend: str = "best", # "best": inside, where it hides least; "below": under the axes, where it hides nothing
 ): # the figure
     "Draw a panel; colours and dashes follow the curves' roles."
-    fig, ax = figure() if ax is None else (ax.figure, ax)
+    fig, ax = figure(height=3.4 + .17 * len(panel.curves) * (legend == "below")) if ax is None else (ax.figure, ax)
     house = ["#0072B2", "#D55E00", "#009E73", "#CC3311"]
     for c in panel.curves:
         style = dict(ROLES[c.role])
@@ -93,7 +94,10 @@ def draw(
         ax.plot(c.x, c.y, label=c.name, **style)
     ax.set(xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.xscale, yscale=panel.yscale, ylim=panel.ylim)
     ax.set_title(panel.title, loc="left", fontsize=11)
-    ax.legend(loc="best", frameon=False, fontsize=8.5)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(alpha=.25)
+    if legend == "below": ax.legend(loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=5, fontsize=8.5, frameon=False, ncols=1 + all(len(c.name) < 22 for c in panel.curves))
+    else: ax.legend(loc="best", frameon=False, fontsize=8.5)
     return fig
 
 # %% ../nbs/50_plot.ipynb #cb63d42c

@@ -75,12 +75,12 @@ def rivals_of(
     sd = std or sigma_data
     in_plane = sd * (dims / live)**.5 if dims and live else sd
     out = [Rival("F_x = 0 (null)", "null", "the network adds nothing to the skip connection", null_curve, sigma_data)]
-    if in_plane > 1.01 * sd: out.append(Rival(f"Wiener, {live} live of {dims}", "wiener", "the network learnt second moments and nothing else", null_curve, in_plane))
+    if in_plane > 1.01 * sd: out.append(Rival(f"Wiener filter, {live} live columns of {dims}", "wiener", "the network learnt which columns vary and how much, nothing else", null_curve, in_plane))
     for g in ([gauge] if gauge in ("signs", "so2", "o2") else []):
         for n in n_points or (64, 128, 256):
             for reading, s in {"in-plane": sd, f"rms over {dims}": in_plane}.items():
                 if s == sd and reading != "in-plane": continue
-                label = f"frame unknown, {g.upper() if g != 'signs' else g}, n = {n:.0f}" + (f", {reading}" if in_plane > sd else "")
+                label = f"frame unknown, {dict(so2='SO(2)', o2='O(2)').get(g, g)}, n = {n:.0f}" + (f", {reading}" if in_plane > sd else "")
                 out.append(Rival(label, "gauge", "a perfect answer to a target without a frame", lambda x, a, g=g, n=int(n): gauge_curve(x, a, g, n), s))
     return out + [Rival("informed (scale 1)", "informed", "the answer has the right size at every level", _informed_curve, sd)]
 
@@ -156,5 +156,5 @@ def branch_share(
     grid = np.linspace(0, 1, 1001)
     rss = np.array([((y - model(a))**2).sum() for a in grid])
     a = grid[rss.argmin()]
-    slope2 = (((model(a + 1e-4) - model(max(a - 1e-4, 0))) / (1e-4 + min(a, 1e-4)))**2).sum()
-    return float(a), float((rss.min() / max(len(y) - 1, 1) / max(slope2, 1e-12))**.5)
+    near = grid[rss <= rss.min() + rss.min() / max(len(y) - 1, 1)] # where the fit is worse by one residual variance at most
+    return float(a), float(max(near[-1] - a, a - near[0], grid[1] / 2))

@@ -30,7 +30,6 @@ def _steps(
     return list(zip(range(len(s)), s, s[1:]))[first:]
 
 # %% ../nbs/15_sampler.ipynb #9d6c03e0
-@torch.no_grad()
 def _ask(
     D: Denoiser, # the denoiser
     x: Float[Tensor, " b *d"], # state
@@ -38,15 +37,16 @@ def _ask(
     cond: dict | None, # condition
     i: int, # step, for the message
 ) -> Float[Tensor, " b *d"]: # D(x, sigma, cond), finite, in the dtype of x
-    "Ask the denoiser, and stop at the first answer that is not finite or not of the shape of x."
-    x0_hat = D(x, sigma, cond)
+    "Ask the denoiser, and stop at the first answer that is not finite or not of the shape of x. One number is read back: the sum."
+    with torch.no_grad(): x0_hat = D(x, sigma, cond)
     if x0_hat.shape != x.shape: raise LabError(f"denoiser at step {i}", f"an answer of shape {tuple(x0_hat.shape)}", f"the shape of x, {tuple(x.shape)}")
-    bad = x0_hat.numel() - int(x0_hat.isfinite().sum())
-    if bad: raise LabError(f"denoiser at step {i}, sigma = {sigma:.4g}", f"{bad} of {x0_hat.numel()} values that are not finite", "finite values")
-    return x0_hat.to(x.dtype)
+    if not math.isfinite(x0_hat.sum().item()): # a NaN, an infinity, or a sum too large for its dtype
+        bad = x0_hat.numel() - int(x0_hat.isfinite().sum())
+        if bad: raise LabError(f"denoiser at step {i}, sigma = {sigma:.4g}", f"{bad} of {x0_hat.numel()} values that are not finite", "finite values")
+    return x0_hat if x0_hat.dtype == x.dtype else x0_hat.to(x.dtype)
 
 # %% ../nbs/15_sampler.ipynb #210a5fa1
-@dataclass
+@dataclass(slots=True)
 class Step:
     "What a sampler hands over after each step."
     i: int # index of the step in its grid

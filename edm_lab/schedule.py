@@ -30,7 +30,7 @@ def _numbers(
 def as_sigmas(
     sigmas: Float[Tensor, " n"] | np.ndarray | list[float], # levels, falling, positive, finite; a last 0 may be there or not; data units
 ) -> Float[Tensor, " n+1"]: # the same levels in float64, last 0
-    "Check a grid of levels and use it verbatim: $\\sigma_0 > \\dots > \\sigma_{n-1} > \\sigma_n = 0$."
+    "Check a grid of levels and use it verbatim: sigma_0 > ... > sigma_(n-1) > sigma_n = 0."
     s = _numbers(sigmas)
     if s.ndim != 1: raise LabError("sigmas", f"shape {tuple(s.shape)}", "one axis: one level a step")
     if not s.isfinite().all(): raise LabError("sigmas", f"{float(s[~s.isfinite()][0])} at index {int((~s.isfinite()).nonzero()[0])}", "finite levels")
@@ -58,7 +58,7 @@ def karras(
     sigma_max: float = 80., # first level, data units (EDM default)
     rho: float = 7., # 1: even, infinity: log-uniform (EDM default)
 ) -> Float[Tensor, " n+1"]: # falling, float64, last 0
-    "$\\sigma_i = (\\sigma_{max}^{1/\\rho} + \\frac{i}{n-1}(\\sigma_{min}^{1/\\rho} - \\sigma_{max}^{1/\\rho}))^\\rho$ (Karras et al. 2022, eq. 5)."
+    "sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho (Karras et al. 2022, eq. 5)."
     _check_range(n, sigma_min, sigma_max)
     if not 0 < rho < math.inf: raise LabError("rho", rho, "a positive number (log_uniform is the limit)")
     u = torch.arange(n, dtype=torch.float64) / max(n - 1, 1)
@@ -71,7 +71,7 @@ def log_uniform(
     sigma_min: float = .002, # last positive level, data units
     sigma_max: float = 80., # first level, data units
 ) -> Float[Tensor, " n+1"]: # falling, float64, last 0
-    "$\\sigma_i = \\sigma_{max} (\\sigma_{min}/\\sigma_{max})^{i/(n-1)}$: even in $\\log\\sigma$, the limit $\\rho\\to\\infty$ of `karras`."
+    "sigma_i = sigma_max (sigma_min/sigma_max)^(i/(n-1)): even in log sigma, the limit of `karras` as rho grows."
     _check_range(n, sigma_min, sigma_max)
     u = torch.arange(n, dtype=torch.float64) / max(n - 1, 1)
     return as_sigmas(sigma_max * torch.exp(u * math.log(sigma_min / sigma_max)))
@@ -84,7 +84,7 @@ def af3(
     s_min: float = 4e-4, # last positive level in units of sigma_data
     rho: float = 7., # as in karras
 ) -> Float[Tensor, " n+1"]: # falling, float64, last 0; angstrom
-    "$\\sigma_i = \\sigma_{data}\\,(s_{max}^{1/\\rho} + \\frac{i}{n-1}(s_{min}^{1/\\rho} - s_{max}^{1/\\rho}))^\\rho$ (AlphaFold 3)."
+    "sigma_i = sigma_data (s_max^(1/rho) + i/(n-1) (s_min^(1/rho) - s_max^(1/rho)))^rho (AlphaFold 3)."
     return karras(n, sigma_data * s_min, sigma_data * s_max, rho)
 
 # %% ../nbs/14_schedule.ipynb #1f708cf6
@@ -111,7 +111,7 @@ def _betas(
 def zero_snr(
     ab: Float[Tensor, " T"], # a falling table of alpha_bar
 ) -> Float[Tensor, " T"]: # the table stretched to end at exactly 0
-    "$a \\leftarrow (a - a_T)\\,a_1/(a_1 - a_T)$ with $a = \\sqrt{\\bar\\alpha}$ (Lin et al. 2023, algorithm 1)."
+    "a <- (a - a_T) a_1/(a_1 - a_T) with a = sqrt(alpha_bar) (Lin et al. 2023, algorithm 1)."
     a = ab.double().sqrt()
     return ((a - a[-1]) * a[0] / (a[0] - a[-1]))**2
 
@@ -122,7 +122,7 @@ def alpha_bar(
     beta_start: float | None = None, # first beta; None: 1e-4 (linear), .00085 (scaled_linear)
     beta_end: float | None = None, # last beta; None: 2e-2 (linear), .012 (scaled_linear)
 ) -> Float[Tensor, " T"]: # falling, float64; entry 0 is the first noisy time
-    "$\\bar\\alpha_t = \\prod_{u \\le t} (1 - \\beta_u)$ of a discrete-time model."
+    "alpha_bar_t = (1 - beta_1) ... (1 - beta_t) of a discrete-time model."
     names = [k + z for k in KINDS for z in ("", "_zero_snr")]
     if kind not in names:
         near = difflib.get_close_matches(str(kind), names, 1, 0)[0]
@@ -135,7 +135,7 @@ def alpha_bar(
 def ab_sigmas(
     ab: Float[Tensor, " T"], # a falling table of alpha_bar; a last 0 is allowed
 ) -> Float[Tensor, " T"]: # rising with t, float64, finite
-    "$\\sigma_t = \\sqrt{(1-\\bar\\alpha_t)/\\bar\\alpha_t}$; where $\\bar\\alpha_T = 0$, twice the largest finite level."
+    "sigma_t = sqrt((1 - alpha_bar_t)/alpha_bar_t); where alpha_bar_T = 0, twice the largest finite level."
     ab = _numbers(ab)
     if ab.ndim != 1 or len(ab) < 2: raise LabError("alpha_bar", f"a table of shape {tuple(ab.shape)}", "one axis, at least two times")
     if not ((ab >= 0) & (ab < 1)).all() or (ab.diff() >= 0).any():
@@ -166,6 +166,6 @@ def vp_sigmas(
     beta_start: float | None = None, # as in `alpha_bar`
     beta_end: float | None = None, # as in `alpha_bar`
 ) -> Float[Tensor, " n+1"]: # falling, float64, last 0; in units where the data has the size the VP model saw
-    "The grid of a discrete-time model in EDM variables: $\\sigma = \\sqrt{(1-\\bar\\alpha)/\\bar\\alpha}$ at the visited times, then 0."
+    "The grid of a discrete-time model in EDM variables: sigma = sqrt((1 - alpha_bar)/alpha_bar) at the visited times, then 0."
     s = ab_sigmas(alpha_bar(kind, T, beta_start, beta_end) if isinstance(kind, str) else kind)
     return as_sigmas(s[timesteps(len(s), len(s) if n is None else n, spacing)])

@@ -8,7 +8,7 @@
 Quarto's dialect is Pandoc's Markdown, so callouts, attributes and maths keep their meaning. The order of the pages is that of
 _quarto.yml; a notebook that is not listed there, or listed and not there, is refused. Mistakes cost one line and exit code 2.
 """
-import argparse, base64, html, json, os, re, shutil, subprocess, sys, tempfile
+import argparse, base64, html, json, os, re, shutil, subprocess, sys, tempfile, textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from posixpath import dirname, normpath, relpath
@@ -90,7 +90,8 @@ def output_md(o, opts, fig):
     if 'text/html' in data: return '``` {=html}\n<div class="out">' + ''.join(data['text/html']) + '</div>\n```'
     if 'text/markdown' in data or 'text/latex' in data: return ''.join(data.get('text/markdown') or data['text/latex'])
     text = ''.join(o.get('text') or data.get('text/plain', '')).rstrip()
-    return text if opts.get('output') == 'asis' else fence(text, '.out') if text else ''
+    prose = '.out .prose' if any(len(l) > 110 for l in text.split('\n')) else '.out' # long lines are sentences: they wrap
+    return text if opts.get('output') == 'asis' else fence(text, prose) if text else ''
 
 def signature(md):
     "nbdev's `show_doc` block without its rule and dead [source] link, its name as code, its types short."
@@ -225,6 +226,8 @@ def build(out=None):
         shutil.copytree(tmp, out)
     return f'{len(book)} pages: {out}/{book[next(iter(book))][1]}'
 
+def folded(line): return '\n'.join(textwrap.wrap(line, 110, subsequent_indent='    ', break_on_hyphens=False)) if len(line) > 110 else line
+
 def readme():
     "README.md from nbs/index.ipynb: prose and code as they stand, printed text, no pictures; links lead to the notebooks."
     parts, to_nb = ['<!-- Made from nbs/index.ipynb by `make readme`; edit the notebook. -->'], {v[1]: k for k, v in read_book()[2].items()}
@@ -245,7 +248,7 @@ def readme():
             data = o.get('data', {})
             text = ''.join(o.get('text') or data.get('text/markdown') or data.get('text/plain', '')).rstrip()
             if not text or any(k.startswith('image/') for k in data) or text.startswith('<'): continue
-            parts.append(text if 'text/markdown' in data or opts.get('output') == 'asis' else f'```text\n{text}\n```')
+            parts.append(text if 'text/markdown' in data or opts.get('output') == 'asis' else '```text\n' + '\n'.join(map(folded, text.split('\n'))) + '\n```')
     return '\n\n'.join(p.strip('\n') for p in parts) + '\n'
 
 def main(argv=None):

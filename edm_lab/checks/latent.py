@@ -21,7 +21,7 @@ from ..plot import Curve, Panel
 def likelihood(card):
     "Is a likelihood of counts given counts?"
     if card["vae.likelihood"] not in ("nb", "zinb", "poisson") or not {"log1p", "normalize_total", "scale"} & set(card["data.transform"]): return
-    yield Finding("likelihood_mismatch", "critical", .97, f"The {card['vae.likelihood'].upper()} likelihood, a law of counts, is given {', '.join(card['data.transform'])} values.",
+    yield Finding("likelihood_mismatch", "critical", .97, f"The {card['vae.likelihood'].upper()} likelihood, a law of counts, is given values after {' and '.join(card['data.transform'])}.",
                   [card.cite("data.transform"), card.cite("vae.likelihood"), f"one read becomes {math.log1p(1e4 / 2000):.2f} in a cell of 2,000 reads and {math.log1p(1e4 / 20000):.2f} in one of 20,000: not integers, and their variance no longer grows with the mean"],
                   "Keep the raw counts as the target of the likelihood; give log1p(counts) to the encoder only.")
 
@@ -82,7 +82,7 @@ def _guidance_panel(w):
     ws = np.unique([1, 1.5, 2, 3, 4, 5, 6, 7.5, w])
     mean, std = np.array([guided_class(v) for v in ws]).T
     m, s = guided_class(w)
-    return Panel("What does guidance do to a class?", f"How much guidance does a class need? At w = 1 it comes out as it is (mean 1, standard deviation .5); at {w:g} the mean is {m:.2f} and {s:.2f} of the spread is left.",
+    return Panel("What does guidance do to a class?", f"How much guidance does a class need? At w = 1 it comes out as it is (mean 1, standard deviation .5); at {w:g} the samples have mean {m:.2f} and standard deviation {s:.2f}.",
                  [Curve("mean of samples", ws, mean, "ours"), Curve("standard deviation of samples", ws, std, "other"), Curve("mean of the class", ws, np.ones(len(ws)), "oracle"),
                   Curve("standard deviation of the class", ws, np.full(len(ws), .5), "wiener"), Curve("this card", [w, w], [m, s], "log")], xlabel="guidance weight w (1 is off)", ylabel="data units", xscale="linear", ylim=(0, 2.6))
 
@@ -93,7 +93,7 @@ def guidance_weight(card):
     w = card["conditioning.guidance"]
     if w <= 3: return
     m, s = guided_class(w)
-    yield Finding("overguided", "high" if w > 5 else "medium", .85, f"A guidance weight of {w:g} is an image number: on two Gaussian classes it moves the class mean by {(m - 1) / .5:.1f} of its standard deviations and leaves {s / .5:.0%} of its spread.",
+    yield Finding("overguided", "high" if w > 5 else "medium", .85, f"A guidance weight of {w:g} is one for images: on two Gaussian classes it moves the class mean by {(m - 1) / .5:.1f} of its standard deviations and leaves {100 * s / .5:.0f} % of its spread.",
                   [card.cite("conditioning.guidance"), f"exact experiment: class at 1.00 with standard deviation .50 comes out at {m:.2f} with {s:.2f}"], "Sweep w from 1 to 4 and choose by MMD to held-out cells and by the variance inside a class; limit guidance to an interval of sigma.", [_guidance_panel(w)])
 
 # %% ../../nbs/52g_checks.latent.ipynb #12271b4e
@@ -101,7 +101,7 @@ def guidance_weight(card):
 def joint_step(card):
     "Can the second backward of the joint step run, and would it train the encoder?"
     if card["vae.joint_order"] != "step_before_second_backward" or card["vae.joint_z"] == "detached": return
-    yield Finding("joint_step_broken", "high", .95, "The joint step updates the encoder in place between the two backward passes, so the second fails; and were it to run, the encoder's gradient from it is zeroed before use.",
+    yield Finding("joint_step_broken", "high", .95, "The joint step updates the encoder in place between the two backward passes, so the second one fails; and if it ran, the gradient that it leaves in the encoder would be zeroed before use.",
                   [card.cite("vae.joint_order")] + ([card.cite("vae.joint_z")] if card.has("vae.joint_z") else []),
                   "Two optimisers, two backward passes with z0 detached for the diffusion loss; for a joint objective, add the entropy term and normalised latents, or the encoder shrinks z to please the denoiser.")
 

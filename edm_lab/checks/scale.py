@@ -42,7 +42,7 @@ def _scale_panel(
     curves = [Curve(best[k].rival.name, x, best[k].rival.curve(x, best[k].scale), role[k]) for k in role if k in best]
     unit = card["data.unit"] or "data units"
     return Panel("Which story fits the logged scales?", caption, [*curves, Curve("logged", sigma, card["logged.scale.scale_r"], "log")],
-                 xlabel=f"noise level σ ({unit})", ylabel="scale_r: rms of x0_hat / rms of x0", ylim=(0, 1.12))
+                 xlabel=f"noise level σ ({unit})", ylabel="scale_r = rms x0_hat / rms x0", ylim=(0, 1.12))
 
 # %% ../../nbs/52d_checks.scale.ipynb #bfa112e5
 def _fit_evidence(
@@ -52,7 +52,7 @@ def _fit_evidence(
     "The numbers behind a verdict on a scale table: the winner with its error, and every rival family's distance."
     f, rest, best = fits[0], [], {fits[0].rival.family}
     for g in fits[1:]:
-        if g.rival.family not in best: rest.append(f"{g.rival.name}: rms log error {100 * g.rms:.0f} %, {g.rms / max(f.rms, 1e-9):.1f} times that"); best.add(g.rival.family)
+        if g.rival.family not in best: rest.append(f"{g.rival.name}: rms log error {100 * g.rms:.0f} %, {g.rms / max(f.rms, 1e-9):.0f} times as far off"); best.add(g.rival.family)
     scale = f", fitted scale {f.scale:.3f} ± {f.scale_err:.3f}" if np.isfinite(f.scale_err) else ""
     return [f"{f.rival.name}: rms log error {100 * f.rms:.1f} % over {len(f.predicted)} levels{scale} (logged sigma_data {card['model.sigma_data']:g})", *rest]
 
@@ -71,17 +71,17 @@ def scale_story(card):
     elif family == "null": yield from _dead_branch(card, fits, p)
     elif family == "wiener": yield _wiener_only(card, fits, p)
     elif family == "gauge" and min(fits[0].predicted) < .9: yield _shrinkage(card, fits, p)
-    else: yield Note(f"scale_r is what a working model gives at every level: {fits[0]}", [_scale_panel(card, fits, "Is the scale of the answers right? Yes, at every logged level.")])
+    else: yield Note(f"scale_r is what a working model gives at every level, to {100 * fits[0].rms:.1f} %", [_scale_panel(card, fits, "Is the scale of the answers right? Yes, at every logged level.")])
 
 # %% ../../nbs/52d_checks.scale.ipynb #af960d55
 def _dead_branch(card, fits, p):
     "F_x = 0 explains the table."
     f = fits[0]
     a, se = branch_share(card["logged.scale.sigma"], card["logged.scale.scale_r"], f.scale)
-    ev = _fit_evidence(card, fits) + [f"share of the ideal branch in use: {a:.3f} ± {se:.3f}"]
-    if card.has("logged.fx.fx_ratio"): ev.append(f"the log's own F_x ratio agrees: {', '.join(f'{v:.3f}' for v in card['logged.fx.fx_ratio'])} ({card.cite('logged.fx.fx_ratio').split(' (', 1)[-1].rstrip(')')})")
+    ev = _fit_evidence(card, fits) + [f"share of the ideal branch that is in use: {a:.3f} ± {se:.3f}"]
+    if card.has("logged.fx.fx_ratio"): ev.append(f"the log's own ratio of F_x to its target agrees: {', '.join(f'{v:.3f}' for v in card['logged.fx.fx_ratio'])} ({card.cite('logged.fx.fx_ratio').split(' (', 1)[-1].rstrip(')')})")
     if card.has("logged.scale.trace_r"):
-        ev.append("trace_r is scale_r squared, the same fact twice: largest difference " + f"{max(abs(t - s * s) for t, s in zip(card['logged.scale.trace_r'], card['logged.scale.scale_r'])):.3f}")
+        ev.append("trace_r is scale_r squared, so it tells the same fact twice: largest difference " + f"{max(abs(t - s * s) for t, s in zip(card['logged.scale.trace_r'], card['logged.scale.scale_r'])):.3f}")
     ev.append("the isotropic Wiener filter (the best scalar times the input) has the same curve: a scale table cannot tell it from F_x = 0, and both ignore the condition")
     yield Finding("dead_branch", "critical", p["null"], f"The denoiser's learned branch is dead: the logged scales are, to {100 * f.rms:.1f} %, those of a network that outputs nothing (F_x = 0, sigma_data {f.scale:.3f}).", ev,
                   "Do not raise scale losses or high-sigma weights: they treat the symptom. Find why the branch does not learn: test whether the condition reaches it, whether the target has a frame, whether masks leak.",
@@ -97,8 +97,8 @@ def _wiener_only(card, fits, p):
 # %% ../../nbs/52d_checks.scale.ipynb #dcb4415e
 def _shrinkage(card, fits, p):
     "A perfect answer to a target without a frame."
-    low = min(fits[0].predicted)
-    return Finding("gauge_shrinkage", "benign", p["gauge"], f"The scale falls to {low:.2f} because the target is defined up to {card['data.gauge'].upper()}: this is the best any denoiser can do, not a failure.", _fit_evidence(card, fits),
+    low = min(card["logged.scale.scale_r"])
+    return Finding("gauge_shrinkage", "benign", p["gauge"], f"The scale falls to {low:.2f} because the target is defined only up to {dict(o2='a rotation or reflection, O(2)', so2='a rotation, SO(2)').get(card['data.gauge'], 'the signs of its columns')}: this is the best any denoiser can do, not a failure.", _fit_evidence(card, fits),
                    "Do not ask for scale 1: compare with the oracle's curve. To get full scale at high noise, give the target a frame (align it where the frame is undetermined, or diffuse a residual in a known frame).",
                    [_scale_panel(card, fits, "Does the scale collapse? No: it follows the exact ceiling of a target whose frame is unknown.")])
 
@@ -133,7 +133,7 @@ def context_use(card):
     if card.has("conditioning.works_elsewhere"): ev.append(f"the condition is not empty: {card['conditioning.works_elsewhere']}; so the information is lost between the condition and the denoiser")
     yield Finding("context_ignored", "critical" if p["null"] > .6 else "medium", .8 * p["null"] if known is None else .9 * max(p["null"], .3),
                   "The denoiser takes no information from its condition: open-loop samples are at chance, and the scales are those of an empty branch.", ev,
-                  "First test: shuffle the rows of the condition between spots; if no per-sigma loss changes, it is unused. Then: F-space loss beside 1; ridge or kNN from the condition to the target; padded rows filled with garbage must change nothing.")
+                  "First test: shuffle the rows of the condition between samples; if no per-sigma loss changes, it is unused. Then: print the F-space loss (1 means nothing learnt); predict the target from the condition by ridge or nearest neighbours, to see that it can be done; fill padded rows with garbage, which must change nothing.")
     if not known: yield Unknown("whether the open-loop score is exactly chance", "log the number of points of each set, and print chance, 10/(n-1), beside kNN@10")
 
 # %% ../../nbs/52d_checks.scale.ipynb #cf703d9e
@@ -162,17 +162,19 @@ def thresholds(card):
     if not any(over.values()): return
     ev = [f"{r}, n = {n}: " + (f"stages {', '.join(map(str, o))} cannot be passed (ceilings {', '.join(f'{table[r, n][i]:.2f} < {asked[i]:.2f}' for i in o)})" if o else "every stage can be passed") for (r, n), o in over.items()]
     sure = sum(map(bool, over.values())) / len(over)
-    yield Finding("threshold_above_ceiling", "medium", sure, f"Depending on how sigma_data was measured, {max(map(len, over.values()))} of {len(caps)} stages ask for more than the best possible denoiser gives, since the target is defined up to {gauge.upper()} only.", ev,
+    yield Finding("threshold_above_ceiling", "medium", sure, f"{'Depending on how sigma_data was measured, ' * (len(readings) > 1)}{max(map(len, over.values()))} of {len(caps)} stages ask for more than the best possible denoiser gives, since the target is defined only up to {dict(o2='a rotation or reflection, O(2)', so2='a rotation, SO(2)').get(gauge, 'the signs of its columns')}.", ev,
                   "Measure the in-plane standard deviation of the target; then set each threshold to a share (say .9) of the ceiling at that cap, or give the target a frame.", [_ceiling_panel(card, table)])
-    if len(readings) > 1: yield Unknown("which stages of the curriculum are within reach", "one number decides: the standard deviation of V_target in its live columns (is it sigma_data, or " + f"{list(readings.values())[1]:.2f} times that?), with the points in a set")
+    if len(readings) > 1: yield Unknown("which stages of the curriculum are within reach", f"the standard deviation of the target in its live columns (sigma_data, or {list(readings.values())[1]:.2f} times that?), and the number of points in a set")
 
 # %% ../../nbs/52d_checks.scale.ipynb #2d45a0fa
 def _ceiling_panel(card, table):
     "Thresholds of a curriculum beside the ceilings under each reading."
     caps, names = card["curriculum.caps"], list(dict.fromkeys(r for r, _ in table))
-    curves = [Curve(f"ceiling, n = {n}, {'in-plane' if r == names[0] else 'rms over all columns'}", caps, v, "oracle" if r == names[0] else "wiener")
-              for (r, n), v in table.items() if n in (min(k[1] for k in table), max(k[1] for k in table))]
-    stage = "" if not card.has("curriculum.stage") else f" The run stalled at stage {card['curriculum.stage']} (cap {caps[card['curriculum.stage']]:g})."
+    few, many = min(k[1] for k in table), max(k[1] for k in table)
+    side = {few: " (lower)", many: " (upper)"} if few < many else {few: ""}
+    curves = [Curve(f"ceiling, n = {n}{side[n]}, {'in-plane' if r == names[0] else 'rms over all columns'}", caps, v, "oracle" if r == names[0] else "wiener")
+              for (r, n), v in table.items() if n in side]
+    stage = "" if not card.has("curriculum.stage") else f" The run stalled at stage {card['curriculum.stage']}, counted from 0 (cap {caps[card['curriculum.stage']]:g})."
     return Panel("Can the thresholds be met?", f"Which stages can be passed? Those whose mark lies below the line of the reading that is true.{stage}", [*curves, Curve("asked", caps, card["curriculum.scale_r"], "limit")],
                  xlabel="cap of the stage (σ / sigma_data)", ylabel="scale_r", ylim=(0, 1.08))
 
@@ -188,7 +190,7 @@ def clamp(card):
     if card.has("logged.hidden.raw_ratio", "logged.hidden.geom_ratio"):
         rows = list(zip(card["logged.hidden.sigma"], card["logged.hidden.raw_ratio"], card["logged.hidden.geom_ratio"]))
         hidden = [abs(math.log(a / b)) for _, a, b in rows]
-        ev += [f"near sigma {s:g}: ratio {a:.3f} before, {b:.3f} after: {h:.2f} in log, a factor {math.exp(h):.0f}, hidden from the geometry losses" for (s, a, b), h in zip(rows, hidden)]
+        ev += [f"near sigma {s:g}: predicted over true size {a:.3f} before the clamp, {b:.3f} after: {h:.2f} in log, a factor {math.exp(h):.0f}, hidden from the geometry losses" for (s, a, b), h in zip(rows, hidden)]
         if max(hidden) > 1.1 * limit: ev.append(f"the clamp can move a scale by {limit:g} in log at most, so {max(hidden):.2f} is not its doing alone: the two ratios are different statistics (neighbour edges against rms), and a raw ratio of 1 is no proof of the right scale")
         worst = max(worst, min(1., max(hidden) / (2 * limit)))
     if worst > .05: yield Finding("clamp_masks_error", "high" if worst > .5 else "medium", min(.95, .4 + worst / 2), "The clamp on the geometry's scale hides the error from the losses that were added to correct it.", ev,
@@ -201,7 +203,7 @@ def law_shift(card):
     sd, m = card["model.sigma_data"], card["sigma_law.P_mean"] + math.log(card["sigma_law.scale"] or 1.)
     median, usual = math.exp(m) / sd, math.exp(-1.2) / .5
     if .45 < median / usual < 2: return
-    yield Finding("sigma_law_unshifted", "medium", .8, f"The training levels are those of data with another spread: their median is {median:.2f} sigma_data instead of {usual:.2f}.", [card.cite("sigma_law.P_mean"), card.cite("model.sigma_data")],
+    yield Finding("sigma_law_unshifted", "medium", .8, f"The training levels were chosen for data of another spread: their median is {median:.2f} sigma_data instead of {usual:.2f}.", [card.cite("sigma_law.P_mean"), card.cite("model.sigma_data")],
                   f"P_mean = -1.2 + ln({sd:g}/0.5) = {-1.2 + math.log(sd / .5):.2f}, or multiply the law by 2 sigma_data.")
 
 # %% ../../nbs/52d_checks.scale.ipynb #a2e708bd
@@ -215,7 +217,7 @@ def boosts(card):
     ev = [f"at sigma {top:g} a sample weighs {w:.0f} times what it weighs without the boosts ({card.cite('loss.boost_factor')})" if card["loss.boost_factor"] else f"at sigma {top:g}: {w:.0f} times"]
     if card["loss.weight"] == "edm": ev.append("lambda c_out^2 = 1: the EDM weight already gives every level the same weight in F-space")
     if card["loss.normaliser"] == "weight_sum": ev.append(f"the batch is divided by the sum of weights: lambda is {lam[0]:.0f} at the lowest logged level and {lam[1]:.0f} at the highest, so one low-noise sample sets the size of every gradient")
-    if w > 3: yield Finding("weight_imbalance", "medium", .9, f"High noise is weighted {w:.0f}-fold in F-space, on top of a weight that was already flat.", ev, "Remove the boosts and the division by the sum of weights; use lambda alone, and learn u(sigma) if levels must be balanced.")
+    if w > 3: yield Finding("weight_imbalance", "medium", .9, f"High noise is weighted {w:.0f}-fold in units of the network's output (F-space), on top of a weight that was already flat.", ev, "Remove the boosts and the division by the sum of weights; use lambda alone, and learn one weight per level, u(sigma), if levels must be balanced.")
 
 # %% ../../nbs/52d_checks.scale.ipynb #46b293cc
 @check("data.std", "model.sigma_data")

@@ -24,7 +24,7 @@ def adapter_backbone(card):
     ev, share = [card.cite("adapter.backbone")], card["adapter.trainable_share"]
     if share: ev.append(f"{100 * (1 - share):.0f} % of the parameters keep their random values ({card.cite('adapter.trainable_share')})")
     if card.has("adapter.r", "mhc.size"): ev.append(f"the update of a {card['mhc.size']} x {card['mhc.size']} matrix has rank {card['adapter.r']} at most")
-    yield Finding("frozen_random_backbone", "critical", .95, "LoRA is put on a backbone that was never trained: nearly all of the network stays random.", ev, "Train the whole network first (on other lines or tissues), then adapt; or train from scratch without adapters.")
+    yield Finding("frozen_random_backbone", "critical", .95, "LoRA adapters are put on a backbone that was never trained: nearly all of the network stays random.", ev, "Train the whole network first (on other lines or tissues), then adapt; or train from scratch without adapters.")
 
 # %% ../../nbs/52h_checks.state.ipynb #97f14f8a
 STATE_KEYS: frozenset[str] = frozenset( # keys of the perturbation model's command line, with those its fork adds
@@ -45,7 +45,7 @@ def command_keys(card):
         swap = f"{head}.{SYNONYMS[tail]}" if tail in SYNONYMS else None
         return swap if swap in STATE_KEYS else next(iter(difflib.get_close_matches(k, STATE_KEYS, 1, .6)), None)
     ev = [f"{k} is not a key" + (f"; the key is {right(k)}" if right(k) else "") for k in unknown]
-    yield Finding("unknown_key", "high", .95, f"The command passes keys that do not exist: {', '.join(unknown)}.", ev + ([card.cite("source.text")] if card.has("source.text") else []), "Pass " + ", ".join(filter(None, map(right, unknown))) + " instead; note that steps are not epochs.")
+    yield Finding("unknown_key", "high", .95, f"The command passes keys that do not exist: {', '.join(unknown)}.", ev, "Pass " + ", ".join(filter(None, map(right, unknown))) + " instead; note that steps are not epochs.")
 
 # %% ../../nbs/52h_checks.state.ipynb #07bbddc7
 @check("shapes.numel", "shapes.expected", "shapes.widths")
@@ -93,7 +93,7 @@ def sinkhorn_rounds(card):
     off = {s: sinkhorn_violation(s, k) for s in stds}
     worst, (big, mean) = max(off.items(), key=lambda o: o[1][0])
     if big < .05: return
-    yield Finding("sinkhorn_unconverged", "medium", .8, f"After {k} rounds the mixing matrix misses being doubly stochastic by up to {big:.2f} once its logits spread to {worst:g}.",
+    yield Finding("sinkhorn_unconverged", "medium", .8, f"After {k} rounds the mixing matrix has column sums that are off by up to {big:.2f} instead of 1, once its logits spread to {worst:g}.",
                   [f"logit standard deviation {s:g}: one matrix in a thousand misses a column sum by {b:.2g}, the mean by {m:.2g}" for s, (b, m) in off.items()] + [card.cite("mhc.sinkhorn_iters")],
                   f"20 rounds leave {sinkhorn_violation(worst, 20)[0]:.3f}, 50 leave {sinkhorn_violation(worst, 50)[0]:.3f}; work in log space and float32, and log the error.")
 
@@ -104,14 +104,14 @@ def mixing_axis(card):
     if card["mhc.axis"] != "features": return
     n = int(min(card["mhc.size"], 512))
     s = np.linalg.svd(sinkhorn(.01 * np.random.default_rng(0).standard_normal((n, n)), 20), compute_uv=False)
-    yield Finding("feature_mixing", "critical", .9, f"The doubly stochastic matrix is applied to the features, not to streams: at the start it is an average of {n} features that keeps {s[1]:.1%} of their differences.",
+    yield Finding("feature_mixing", "critical", .9, f"The mixing matrix of the hyper-connections acts on the features instead of on copies of the residual: at the start it averages {n} features and keeps {100 * s[1]:.1f} % of their differences.",
                   [card.cite("mhc.axis"), f"singular values of a fresh {n} x {n} matrix: {s[0]:.2f}, {s[1]:.4f}, ..."], "Keep n = 4 copies of the residual and mix those: X <- H_res X + H_post^T F(H_pre X), with H_res n x n; start it near the identity.", [_mixing_panel(s)])
 
 # %% ../../nbs/52h_checks.state.ipynb #025a8dda
 def _mixing_panel(s):
     "Singular values of a mixing matrix on the features, beside those of one on four streams."
     streams = np.linalg.svd(sinkhorn(np.where(np.eye(4), 0., -8.), 50), compute_uv=False)
-    return Panel("What does a mixing layer keep?", f"What is left of the features after one mixing layer? On the feature axis {s[1]:.1%} of their differences; on four streams that start near the identity, {streams[1]:.0%}.",
+    return Panel("What does a mixing layer keep?", f"What is left of the features after one mixing layer? On the feature axis {100 * s[1]:.1f} % of their differences; on four streams (copies of the residual) that start near the identity, {100 * streams[1]:.0f} %.",
                  [Curve(f"{len(s)} features, fresh matrix", np.arange(1, len(s) + 1), np.maximum(s, 1e-9), "ours"), Curve("4 streams, near the identity", np.arange(1, 5), streams, "oracle")],
                  xlabel="rank of the singular value", ylabel="singular value", yscale="log", ylim=(1e-7, 3))
 

@@ -51,16 +51,16 @@ def shared_noise(card):
     chains = card["noise.chains"] or 1
     if chains == 1: ev.append(f"with one chain, centring removes the chain's share altogether: the structure inside carries {s['internal']:.3f} σ, so c_skip, c_in and c_noise are computed for {1 / s['internal']:.1f} times the noise that is there")
     else: ev.append(f"with {chains} chains, {s['internal']:.3f} σ are left after centring")
-    if card.has("sampling.sigma_max"): ev.append(f"a start at sigma {card['sampling.sigma_max']:g} is an effective {card['sampling.sigma_max'] * s['internal']:.0f} inside the structure")
-    yield Finding("correlated_noise", "critical" if chains == 1 else "high", .95, f"The noise is shared along the tree, so no level carries the sigma it is told: {s['residue']:.3f} σ on residue means, and {s['internal']:.3f} σ inside " + ("a centred single chain." if chains == 1 else "the centred structure."), ev,
-                  "Split x into chain mean, residue minus chain, atom minus residue (orthogonal), and precondition each with its own sigma and sigma_data; keep the same covariance for start and churn. Or use isotropic noise.", [_level_panel(card, s)])
+    if card.has("sampling.sigma_max"): ev.append(f"a start at sigma {card['sampling.sigma_max']:g} is an effective sigma of {card['sampling.sigma_max'] * s['internal']:.0f} inside the structure")
+    yield Finding("correlated_noise", "critical" if chains == 1 else "high", .95, f"The noise is shared between atoms, residues and chains, so no level carries the sigma it is told: {s['residue']:.3f} σ on residue means, and {s['internal']:.3f} σ inside " + ("a centred single chain." if chains == 1 else "the centred structure."), ev,
+                  "Split x into three orthogonal parts (chain mean, residue mean minus chain mean, atom minus residue mean), and precondition each with its own sigma and sigma_data; keep the same covariance for start and churn. Or use isotropic noise.", [_level_panel(card, s)])
 
 # %% ../../nbs/52f_checks.tree.ipynb #4ecd609e
 def _level_panel(card, s):
     "Effective sigma of a level against the number of atoms in a residue, beside two published guesses."
     w = np.array(card["noise.weights"]) / sum(card["noise.weights"])
     n = np.arange(1, 31)
-    return Panel("How much noise does a residue's mean carry?", f"Does averaging over its atoms free a residue from noise? No: {s['residue']:.2f} σ stay, whatever the number of atoms, since chain and residue noise are shared.",
+    return Panel("How noisy is a residue's mean?", f"Does averaging over its atoms free a residue from noise? No: {s['residue']:.2f} σ stay, whatever the number of atoms, since chain and residue noise are shared.",
                  [Curve("exact", n, (w[2] + w[1] + w[0] / n)**.5, "oracle"), Curve("guess: σ/√atoms", n, n**-.5, "other"), Curve("guess: the residue's own share", n, np.full(30, w[1]**.5), "fit"),
                   Curve("this card", [card["noise.atoms_per_residue"]], [s["residue"]], "log")], xlabel="atoms in a residue", ylabel="noise of the mean / σ", xscale="linear", ylim=(0, 1.05))
 
@@ -108,7 +108,7 @@ def level_sigma_data(card):
     off = {k: sd / v for k, v in std.items()}
     if not off or max(max(o, 1 / o) for o in off.values()) < 2: return
     worst = max(off, key=lambda k: max(off[k], 1 / off[k]))
-    yield Finding("sigma_data_mismatch", "high", .9, f"One sigma_data of {sd:g} is {off[worst]:.0f} times too large at the {worst} level.", [f"{k}: standard deviation {v:g}, so sigma_data is {off[k]:.1f} times that and the F-target's variance at high noise is {(v / sd)**2:.2g}" for k, v in std.items()] + [card.cite("model.sigma_data")],
+    yield Finding("sigma_data_mismatch", "high", .9, f"One sigma_data of {sd:g} serves all levels, and is {off[worst]:.0f} times too large for the {worst} level.", [f"{k}: standard deviation {v:g}, so sigma_data is {off[k]:.1f} times that and the F-target's variance at high noise is {(v / sd)**2:.2g}" for k, v in std.items()] + [card.cite("model.sigma_data")],
                   "Give each level its own: " + ", ".join(f"{k} {v:g}" for k, v in std.items()) + ". A level without spread (one chain) needs none.")
 
 # %% ../../nbs/52f_checks.tree.ipynb #40b9fbe5
@@ -119,7 +119,7 @@ def level_balance(card):
     if len(sizes) != len(names) or max(sizes) / min(sizes) < 5 or how == "mean": return
     big, small = names[int(np.argmax(sizes))], names[int(np.argmin(sizes))]
     ev = [f"if each level is summed, {big} outweighs " + " and ".join(f"{n} {max(sizes) / k:.0f}-fold" for n, k in zip(names, sizes) if n != big),
-          f"if each level is averaged, all weigh the same, and the {small} term, a mean of {min(sizes):.0f}, is noisy (relative error {(2 / (3 * min(sizes)))**.5:.0%} a sample) rather than small"]
+          f"if each level is averaged, all weigh the same, and the {small} term, a mean of {min(sizes):.0f}, is noisy (relative error {(2 / (3 * min(sizes)))**.5 * 100:.0f} % a sample) rather than small"]
     yield Finding("level_imbalance", "medium", .9 if how == "sum" else .5, f"If the level losses are sums, {big} outweighs {small} {max(sizes) / min(sizes):.0f}-fold; if they are means, they are balanced.", ev, "State the reduction: a mean over the elements of each level. Re-weight only after that.")
     if how == "unknown": yield Unknown("whether a level is drowned", "print the level losses one by one, before they are added, and the reduction of each")
 
@@ -132,8 +132,8 @@ def sampler_temperature(card):
     std = gaussian_std(karras(card["sampling.steps"] or 200, card["sampling.sigma_min"], card["sampling.sigma_max"], card["sampling.rho"] or 7.), sd, **at)
     others = {k: gaussian_std(af3(), 16., *v, gamma_min=1.) for k, v in {"step_scale 1, no churn": (1, 1, 0), "1, churn .8": (1, 1, .8), "1.5, noise_scale 1.003, churn .8": (1.5, 1.003, .8), "1.5, no churn": (1.5, 1, 0)}.items()}
     ev = [f"exact Gaussian data of standard deviation {sd:g} come out with {std:.2f}", "AF3's 200 steps on data of 16 Å: " + "; ".join(f"{k}: {v:.2f}" for k, v in others.items())]
-    if abs(std / sd - 1) < .1: yield Finding("temperature", "benign", .95, f"The sampler's settings keep the spread ({std / sd:.0%}): step_scale is a temperature, and here it is neutral.", ev, "Leave it; raising step_scale to 1.5 without churn would freeze the samples.")
-    else: yield Finding("temperature", "high", .95, f"The sampler's settings change the spread of the samples to {std / sd:.0%}.", ev, "Use step_scale 1, or keep churn and noise_scale together with it.")
+    if abs(std / sd - 1) < .1: yield Finding("temperature", "benign", .95, f"The sampler's settings keep the spread ({100 * std / sd:.0f} %): step_scale acts as a temperature, and here it is neutral.", ev, "Leave it; raising step_scale to 1.5 without churn would freeze the samples.")
+    else: yield Finding("temperature", "high", .95, f"The sampler's settings change the spread of the samples to {100 * std / sd:.0f} % of the data's.", ev, "Use step_scale 1, or keep churn and noise_scale together with it.")
 
 # %% ../../nbs/52f_checks.tree.ipynb #8de8cebd
 @check("model.level_sigma")
@@ -142,11 +142,11 @@ def level_inputs(card):
     if card["model.level_sigma"] != "raw" and card["model.level_conditioning"] is not False: return
     empty = [k for k, v in (card["model.level_features"] or {}).items() if not v]
     ev = [card.cite(k) for k in ("model.level_sigma", "model.level_conditioning", "model.level_features") if card.has(k)]
-    yield Finding("level_blind", "high" if empty else "medium", .8, "Levels are told the atoms' noise level" + (f", and {' and '.join(empty)} tracks start from nothing." if empty else "."), ev,
+    yield Finding("level_blind", "high" if empty else "medium", .8, "Every level of the hierarchy is told the noise level of the atoms" + (f", and the network gets no input features for {' and '.join(empty)}." if empty else "."), ev,
                   "Pass c_noise of every level's own sigma, and features: residue type, chain index, number of atoms.")
 
 # %% ../../nbs/52f_checks.tree.ipynb #5c9e4448
 @check("sampling.augmentation")
 def augmentation(card):
     "Is the frame drawn anew while sampling?"
-    if card["sampling.augmentation"] is False: yield Finding("augmentation_missing", "low", .6, "The sampler never changes the frame, so an error of equivariance can accumulate.", [card.cite("sampling.augmentation")], "Centre and rotate at random at each step, or measure the equivariance error and show that it is small.")
+    if card["sampling.augmentation"] is False: yield Finding("augmentation_missing", "low", .6, "The sampler never rotates its samples, so an error in the network's equivariance can add up over the steps.", [card.cite("sampling.augmentation")], "Centre and rotate at random at each step, or measure the equivariance error and show that it is small.")

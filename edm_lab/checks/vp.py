@@ -38,7 +38,7 @@ def trivial_ratio(
 def _mse_panel(card, caption):
     "Logged noise errors beside their trivial floor."
     ab, t = vp_table(card), np.arange(card["noise.timesteps"] or 1000)
-    floors = [Curve(f"knowing nothing, variance {s2:g}", t[5:], trivial_mse_eps(ab, s2)[5:], role) for s2, role in zip(card["data.variance"] or [1.], ("null", "wiener", "chance"))]
+    floors = [Curve(f"trivial predictor, variance {s2:g}", t[5:], trivial_mse_eps(ab, s2)[5:], role) for s2, role in zip(card["data.variance"] or [1.], ("null", "wiener", "chance"))]
     return Panel("Is the noise predicted at all?", caption, [*floors, Curve("logged", card["logged.mse.t"], card["logged.mse.mse_eps"], "log")],
                  xlabel="timestep t", ylabel="MSE of the predicted noise", xscale="linear", yscale="log", ylim=(5e-4, 2))
 
@@ -51,7 +51,7 @@ def trivial_floor(card):
     at = int(t[int(R[worst[1]].argmax())])
     fall = {s2: trivial_mse_eps(vp_table(card)[int(t[0])], s2) / trivial_mse_eps(vp_table(card)[int(t[-1])], s2) for s2 in R}
     ev = [f"at t = {at}: " + ", ".join(f"{r[t.index(at)]:.0f} times the trivial error if the data's variance is {s2:g}" for s2, r in R.items()),
-          "R(t) = logged / trivial: " + "; ".join(f"variance {s2:g}: " + ", ".join(f"{v:.2g} at t = {int(x)}" for x, v in zip(t, r)) for s2, r in R.items()),
+          "R(t), the logged error over the trivial one: " + "; ".join(f"variance {s2:g}: " + ", ".join(f"{v:.2g} at t = {int(x)}" for x, v in zip(t, r)) for s2, r in R.items()),
           f"from t = {int(t[0])} to {int(t[-1])} the logged error falls {mse[0] / mse[-1]:.1f}-fold; the trivial one {' or '.join(f'{f:.0f}' for f in fall.values())}-fold, without having learnt anything"]
     if worst[0] < 1:
         yield Note(f"the noise is predicted better than by a linear guess at every logged timestep (worst R = {worst[0]:.2f} at t = {at})", [_mse_panel(card, "Is the noise predicted better than by a guess? Yes, at every logged timestep.")])
@@ -93,15 +93,15 @@ def _x0_panel(card):
     t, implied, s2 = card["logged.mse.t"], implied_mse_x0(card), card["data.variance"] or [1.]
     grid = np.arange(5, card["noise.timesteps"] or 1000)
     ab = vp_table(card)[grid]
-    healthy = [Curve(f"knowing nothing, variance {v:g}", grid, trivial_mse_eps(ab, v) * (1 - ab) / ab, r) for v, r in zip(s2, ("null", "wiener", "chance"))]
-    return Panel("What is left of x0?", f"What does the logged noise error mean for the image? An error of {implied.max():.2g} at t = {int(t[int(implied.argmax())])}, where predicting the mean would cost no more than the variance of the data.",
+    healthy = [Curve(f"trivial predictor, variance {v:g}", grid, trivial_mse_eps(ab, v) * (1 - ab) / ab, r) for v, r in zip(s2, ("null", "wiener", "chance"))]
+    return Panel("How wrong is the image?", f"What does the logged noise error mean for the image? An error of {implied.max():.2g} at t = {int(t[int(implied.argmax())])}, where predicting the mean would cost no more than the variance of the data.",
                  [*healthy, Curve("implied by the log", t, implied, "log")], xlabel="timestep t", ylabel="MSE of x0", xscale="linear", yscale="log", ylim=(1e-3, 100))
 
 # %% ../../nbs/52e_checks.vp.ipynb #bd3df65a
 def _refuted(card, implied):
     "Answer to the inference from a small noise error and a large x0 error to a broken conversion."
     m = card["logged.values.mse_x0"]
-    return (f"the inference \"noise error small, x0 error {m:g}, so the conversion to x0 is broken\" does not hold: the logged noise errors imply x0 errors up to {implied.max():.3g} through a correct conversion"
+    return (f"that the noise error is small and the x0 error {m:g} was taken to mean that the conversion to x0 is broken; this does not hold: the logged noise errors imply x0 errors up to {implied.max():.3g} through a correct conversion"
             if implied.max() > m else f"the logged noise errors imply x0 errors of {implied.max():.3g} at most, yet {m:g} was measured: the conversion to x0, or what is done after it, is at fault")
 
 # %% ../../nbs/52e_checks.vp.ipynb #0924e0ff
