@@ -139,7 +139,7 @@ TABLES: dict[str, dict[str, Key]] = { # table -> column -> Key; the first column
     "logged.scale": dict(sigma=Key(list, "noise level (data units)", positive), scale_r=Key(list, "rms of x0_hat over rms of x0", not_negative),
                          trace_r=Key(list, "trace of the Gram matrix of x0_hat over that of x0", not_negative), fx_ratio=Key(list, "rms of F_x over rms of its target", not_negative)),
     "logged.fx": dict(sigma=Key(list, "noise level (data units)", positive), fx_ratio=Key(list, "rms of F_x over rms of its target", not_negative)),
-    "logged.mse": dict(t=Key(list, "timestep", ("a timestep, not negative", lambda v: v >= 0)), mse_eps=Key(list, "mean squared error of the predicted noise", not_negative)),
+    "logged.mse": dict(t=Key(list, "timestep", ("a timestep: a whole number, not negative", lambda v: v >= 0 and v == int(v))), mse_eps=Key(list, "mean squared error of the predicted noise", not_negative)),
     "logged.hidden": dict(sigma=Key(list, "noise level (data units)", positive), raw_ratio=Key(list, "scale before the clamp", positive), geom_ratio=Key(list, "scale after the clamp", positive),
                           hidden_error=Key(list, "absolute log of their ratio")),
     "logged.chain": dict(sigma=Key(list, "level along the sampling chain (data units)", positive), knn10=Key(list, "share of the 10 nearest neighbours recovered", share)),

@@ -54,15 +54,15 @@ def _through(L: Float[Tensor, " n"], ahead: int, q: int) -> Float[Tensor, "n q"]
         out = out.index_put((i, j[None]), torch.linalg.solve_ex(V, I[i[:, 0], :k])[0])
     return out
 
-# %% ../nbs/15c_fit.ipynb #30463278
+# %% ../nbs/15c_fit.ipynb #274a0d9f
 def rows(
     sigmas: Float[Tensor, " n"], # falling positive levels, without the last 0; may require a gradient
     order: int, # answers in the predictor's polynomial
     correct: bool = False, # correct each state by the next answer, as `unipc` does
 ) -> Float[Tensor, "n k"]: # b, newest first, zero where there is no answer yet; k = order, one more with a corrector
-    "The rows of `eab` or, with `correct`, of `unipc`, as a differentiable function of the levels; the last one at full order."
+    "The rows of `eab` or, with `correct`, of `unipc`, as a differentiable function of the levels."
     L = sigmas.log()
-    b = _through(L, 0, order)
+    b = torch.cat([_through(L, 0, order)[:-1], pad(-sigmas[-1:, None], (0, order - 1))])
     if not correct: return b
     c = _through(L, 1, order + 1)[:-1] - pad(b, (1, 0))[:-1]
     return pad(b, (0, 1)) + pad(c, (0, 0, 1, 0))
@@ -332,17 +332,17 @@ def certify(
     if own is not None: out |= dict(model_error=own, enough=mine <= own, default_enough=calls_for(others, own))
     return out
 
-# %% ../nbs/15c_fit.ipynb #524fd9af
+# %% ../nbs/15c_fit.ipynb #87ef85d7
 def _smooth(D, p, ends):
-    "Does the gradient agree with a finite difference along itself?"
-    few, z = ends.part(0, 32), p.z + 0.
-    try: value, g = _slope(D, p.knobs, few, z, False, 0., 32)
+    "Does the gradient agree with a finite difference, half along itself and half in a random direction?"
+    few, r = ends.part(0, 64), torch.randn(p.knobs.size, generator=rng(0, "smooth"), dtype=torch.float64)
+    try: value, g = _slope(D, p.knobs, few, p.z, True, 0., 64)
     except (RuntimeError, TypeError): return False
     if not (math.isfinite(value) and g.norm() > 0): return False
-    h = min(1e-3, .02 / g.norm().item()) # a change of the objective by .04 at most, or by z = .001
-    up, down = (_errors(D, p.knobs(z + d * g / g.norm()), few)[0] for d in (h, -h))
-    if not (math.isfinite(up * down) and up * down > 0): return False
-    return abs(math.log(up / down) / (h * g.norm().item()) - 1) < .25
+    d = g / g.norm() + r / r.norm()
+    h = min(1e-3, .02 / g.norm().item()) # a change of the objective by .04 or so, or of z by .001
+    up, down = (_slope(D, p.knobs, few, p.z + s * d, True, 0., 64)[0] for s in (h, -h))
+    return math.isfinite(up - down) and abs((up - down) / (2 * h * (g @ d).item()) - 1) < .25
 
 # %% ../nbs/15c_fit.ipynb #048f9b94
 def _patiently(first, points, rounds, patience=3):

@@ -71,7 +71,7 @@ def binned(
     idx = np.minimum(((u - u.min()) / max(np.ptp(u), 1e-12) * most).astype(int), most - 1)
     count = np.bincount(idx, minlength=most)
     mean = [np.bincount(idx, w, most)[count > 0] / count[count > 0] for w in (u, *a[1:])]
-    return [(np.exp(mean[0]) if cols[0] == "sigma" else mean[0]).tolist(), *(m.tolist() for m in mean[1:])]
+    return [(np.exp(mean[0]) if cols[0] == "sigma" else mean[0].round()).tolist(), *(m.tolist() for m in mean[1:])]
 
 # %% ../nbs/52a_logs.ipynb #22fc0c25
 def read_csv(

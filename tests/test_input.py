@@ -62,7 +62,7 @@ def test_any_tree_is_a_card_or_one_line(tree):
     except LabError as e: one_line(e)
 
 
-@settings(fair, max_examples=200)
+@settings(fair, max_examples=100)
 @given(cards())
 def test_any_valid_card_gets_a_diagnosis(tree):
     try: card = parse_card(tree, "card")

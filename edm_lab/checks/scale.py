@@ -79,7 +79,8 @@ def _dead_branch(card, fits, p):
     f = fits[0]
     a, se = branch_share(card["logged.scale.sigma"], card["logged.scale.scale_r"], f.scale)
     ev = _fit_evidence(card, fits) + [f"share of the ideal branch that is in use: {a:.3f} ± {se:.3f}"]
-    if card.has("logged.fx.fx_ratio"): ev.append(f"the log's own ratio of F_x to its target agrees: {', '.join(f'{v:.3f}' for v in card['logged.fx.fx_ratio'])} ({card.cite('logged.fx.fx_ratio').split(' (', 1)[-1].rstrip(')')})")
+    key = "logged.fx.fx_ratio" if card.has("logged.fx.fx_ratio") else "logged.scale.fx_ratio"
+    if fx := card[key]: ev.append(f"the log's own ratio of F_x to its target {'agrees' if max(fx) < .3 else 'does not agree'}: {', '.join(f'{v:.3f}' for v in fx)}" + (f" ({card['source.where'][key]})" if key in (card["source.where"] or {}) else ""))
     if card.has("logged.scale.trace_r"):
         ev.append("trace_r is scale_r squared, so it tells the same fact twice: largest difference " + f"{max(abs(t - s * s) for t, s in zip(card['logged.scale.trace_r'], card['logged.scale.scale_r'])):.3f}")
     ev.append("the isotropic Wiener filter (the best scalar times the input) has the same curve: a scale table cannot tell it from F_x = 0, and both ignore the condition")
