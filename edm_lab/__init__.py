@@ -7,6 +7,8 @@ _HOME = {  # name -> module; loaded at first use, so that importing the package 
     "GaussianOracle": "oracle", "MixtureOracle": "oracle", "DataOracle": "oracle", "GaugeOracle": "gauge",
     "Precond": "precond", "NullDenoiser": "precond", "WienerDenoiser": "precond", "denoising_loss": "loss",
     "karras": "schedule", "vp_sigmas": "schedule", "euler": "sampler", "heun": "sampler", "churn": "sampler", "ddim": "sampler", "final": "sampler", "start": "sampler",
+    "multistep": "solvers", "eab": "solvers", "unipc": "solvers", "dpmpp": "solvers", "default_table": "solvers", "sample": "solvers", "fit_schedule": "fit", "Fitted": "fit",
+    "sde_dpmpp": "sde", "restart": "sde", "Guided": "guidance", "AutoGuided": "guidance", "log_likelihood": "likelihood",
     "VPDenoiser": "bridge", "from_diffusers": "bridge",
     "Card": "card", "load_card": "card", "open_run": "logs", "check": "finding", "Finding": "finding", "diagnose": "doctor", "report_html": "report",
 }

@@ -173,7 +173,7 @@ def _ceiling_panel(card, table):
     caps, names = card["curriculum.caps"], list(dict.fromkeys(r for r, _ in table))
     few, many = min(k[1] for k in table), max(k[1] for k in table)
     side = {few: " (lower)", many: " (upper)"} if few < many else {few: ""}
-    curves = [Curve(f"ceiling, n = {n}{side[n]}, {'in-plane' if r == names[0] else 'rms over all columns'}", caps, v, "oracle" if r == names[0] else "wiener")
+    curves = [Curve(f"best, n = {n}{side[n]}, {'in-plane' if r == names[0] else 'over all columns'}", caps, v, "oracle" if r == names[0] else "wiener")
               for (r, n), v in table.items() if n in side]
     stage = "" if not card.has("curriculum.stage") else f" The run stalled at stage {card['curriculum.stage']}, counted from 0 (cap {caps[card['curriculum.stage']]:g})."
     return Panel("Can the thresholds be met?", f"Which stages can be passed? Those whose mark lies below the line of the reading that is true.{stage}", [*curves, Curve("asked", caps, card["curriculum.scale_r"], "limit")],
