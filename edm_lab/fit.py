@@ -9,8 +9,6 @@ __all__ = ['rows', 'Plan', 'Knobs', 'follow', 'Ends', 'exact_ends', 'Point', 'ju
 # %% ../nbs/15c_fit.ipynb #09392dec
 import json
 import math
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,7 +23,7 @@ from torch.nn.functional import pad, softplus
 from tqdm.auto import tqdm
 
 # %% ../nbs/15c_fit.ipynb #15decc3c
-from .core import Denoiser, LabError, rng
+from .core import Denoiser, LabError, rng, write_whole
 from .noise import Isotropic, NoiseModel
 from .problems import rel_rms, reference, sliced_w2
 from .sampler import final
@@ -257,13 +255,6 @@ def search(
             else: size[i] /= 2
     return judge(D, k := at(v), torch.zeros(k.size).double(), ends, held)
 
-# %% ../nbs/15c_fit.ipynb #76ea7904
-def _write(path, text):
-    "The old file or the whole new one, never half of it."
-    path = Path(path)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as f: f.write(text)
-    os.replace(f.name, path)
-
 # %% ../nbs/15c_fit.ipynb #f2d0b7dc
 @dataclass(frozen=True)
 class Fitted:
@@ -283,7 +274,7 @@ class Fitted:
     def to_dict(self) -> dict: return dict(table=self.table.to_dict(), gamma=self.gamma, sigma_max=self.sigma_max, certificate=self.certificate)
     @classmethod
     def from_dict(cls, d: dict) -> "Fitted": return cls(Table.from_dict(d["table"]), d["gamma"], d["sigma_max"], d["certificate"])
-    def save(self, path: str | Path) -> None: _write(path, json.dumps(self.to_dict(), indent=1))
+    def save(self, path: str | Path) -> None: write_whole(path, json.dumps(self.to_dict(), indent=1))
     @classmethod
     def load(cls, path: str | Path) -> "Fitted":
         try: return cls.from_dict(json.loads(Path(path).read_text()))
