@@ -453,6 +453,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'edm_lab.plot.Curve.__post_init__': ('plot.html#curve.__post_init__', 'edm_lab/plot.py'),
                               'edm_lab.plot.Panel': ('plot.html#panel', 'edm_lab/plot.py'),
                               'edm_lab.plot.Panel.to_dict': ('plot.html#panel.to_dict', 'edm_lab/plot.py'),
+                              'edm_lab.plot._plain_ticks': ('plot.html#_plain_ticks', 'edm_lab/plot.py'),
                               'edm_lab.plot.draw': ('plot.html#draw', 'edm_lab/plot.py'),
                               'edm_lab.plot.figure': ('plot.html#figure', 'edm_lab/plot.py'),
                               'edm_lab.plot.png': ('plot.html#png', 'edm_lab/plot.py'),

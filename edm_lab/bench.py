@@ -7,6 +7,7 @@ __all__ = ['read_bench', 'best']
 
 # %% ../nbs/61_bench.ipynb #be4393e9
 import json
+import math
 from pathlib import Path
 
 # %% ../nbs/61_bench.ipynb #7bb74cd3
@@ -32,5 +33,5 @@ def best(
 ) -> tuple[str, float]: # name, error
     "The best sampler of a table at a budget."
     rows = {k: v[str(nfe)] for k, v in table.items() if str(nfe) in v and k.startswith("edm_lab") == ours and (fitted or "fitted" not in k)}
-    name = min(rows, key=lambda k: rows[k] if rows[k] == rows[k] else np.inf)
+    name = min(rows, key=lambda k: rows[k] if rows[k] == rows[k] else math.inf)
     return name, rows[name]

@@ -78,6 +78,15 @@ def sigma_axis(
     if lo or hi: ax.set_xlim(lo, hi)
     return ax
 
+# %% ../nbs/50_plot.ipynb #1351e63b
+def _plain_ticks(axis, lo, hi):
+    "Plain numbers at 1, 2 and 5 on a log axis of two decades or less, where powers of ten would run into each other."
+    if hi > 150 * lo: return
+    from matplotlib.ticker import LogLocator, NullFormatter
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
 # %% ../nbs/50_plot.ipynb #44897ba1
 def draw(
     panel: Panel, # what to draw
@@ -93,6 +102,7 @@ def draw(
         if c.err is not None: ax.fill_between(c.x, np.subtract(c.y, c.err), np.add(c.y, c.err), color=style["color"], alpha=.15, lw=0)
         ax.plot(c.x, c.y, label=c.name, **style)
     ax.set(xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.xscale, yscale=panel.yscale, ylim=panel.ylim)
+    if panel.xscale == "log": _plain_ticks(ax.xaxis, *ax.get_xlim())
     ax.set_title(panel.title, loc="left", fontsize=11)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(alpha=.25)
