@@ -32,10 +32,10 @@ test: $(VENV)/.dev
 	@echo "The tests:"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-# k-diffusion is taken without the image libraries that it asks for: only its sampling module is used.
+# The peers of the extra [bench], without the image libraries that two of them ask for: only their samplers are used.
 bench: $(VENV)/.dev
-	@$(BIN)/python -m pip install -q -e '.[bench]' -c constraints.txt
-	@$(BIN)/python -m pip install -q --no-deps k-diffusion==0.1.1.post1 torchdiffeq torchsde trampoline dctorch
+	@$(BIN)/python -m pip install -q einops
+	@$(BIN)/python -m pip install -q --no-deps -c constraints.txt azula k-diffusion torchdiffeq torchsde trampoline dctorch
 	@OMP_NUM_THREADS=1 $(BIN)/python bench/samplers.py
 
 docs: $(VENV)/.dev

@@ -28,7 +28,7 @@ def _k_sampling():
     pkg = types.ModuleType("k_diffusion")
     pkg.__path__ = list(spec.submodule_search_locations)
     sys.modules["k_diffusion"] = pkg
-    stubs = {} if importlib.util.find_spec("torchvision") else {n: types.ModuleType(n) for n in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")}
+    stubs = {} if "torchvision" in sys.modules else {n: types.ModuleType(n) for n in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")}
     if stubs: stubs["torchvision.transforms"].functional = stubs["torchvision.transforms.functional"]
     sys.modules |= stubs
     try: return importlib.import_module("k_diffusion.sampling")
