@@ -5,12 +5,13 @@
 Each fit sees 256 trajectories of seed 77; when to stop is decided on 512 others; the tests start from seed 1. One process, one thread, about a quarter of an hour.
 The file holds every fitted solver, ready for `edm_lab.fit.Fitted.from_dict`.
 """
-import json, math, os, platform, subprocess, sys, tempfile, time
+import json, math, os, platform, subprocess, sys, time
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from edm_lab.core import write_whole
 from edm_lab.fit import fit_schedule
 from edm_lab.problems import PROBLEMS, problem, reference, rel_rms, sliced_w2, start_noise
 from edm_lab.sampler import final
@@ -20,13 +21,6 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "bench" / "results" / "fit_targets.json"
 TARGETS = {4: .13, 6: .065, 8: .045, 10: .030, 12: .020, 16: .012, 20: .0075, 35: .0025, 64: .0008} # geometric mean of the RMS errors
 TESTS = 4096
-
-def keep(results):
-    "Write the file whole."
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=OUT.parent, delete=False) as f: json.dump(results, f, indent=1)
-    os.chmod(f.name, 0o644)
-    os.replace(f.name, OUT)
 
 def commit():
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
@@ -62,7 +56,7 @@ def main(budgets):
             begin = time.perf_counter()
             row = results["runs"][name][str(n)] = one(name, n, *known[name])
             results["geomean"] = summary(results)
-            keep(results)
+            write_whole(OUT, json.dumps(results, indent=1))
             print(f"{n:3d} {name}  test {row['test']:.5f}  train {row['train']:.5f}  held out {row['held_out']:.5f}  default {row['default']:.5f}  SW {row['sliced_w2']:.4f} (exact {row['sliced_w2_exact']:.4f})  {row['use']} {row['solver']}  {time.perf_counter() - begin:.0f} s", flush=True)
         if (g := results.get("geomean", {}).get(str(n))): print(f"{n:3d} geometric mean {g['test']:.5f}  target {g['target']}  {'met' if g['met'] else 'missed'}", flush=True)
 

@@ -11,7 +11,6 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from functools import lru_cache, partial
@@ -24,7 +23,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parent))
 import peers  # noqa: E402
 from edm_lab import loss, precond, sampler, sde, solvers  # noqa: E402
-from edm_lab.core import rng  # noqa: E402
+from edm_lab.core import rng, write_whole  # noqa: E402
 from edm_lab.law import LogNormal  # noqa: E402
 from edm_lab.problems import problem, reference, rel_rms, sliced_w2, spiral, start_noise  # noqa: E402
 
@@ -152,9 +151,7 @@ def write(path, done):
         for nfe in row:
             v = [done["rms"].get(p, {}).get(name, {}).get(nfe) for p in "ABC"]
             if all(x is not None for x in v): gm.setdefault(name, {})[nfe] = math.exp(sum(math.log(max(x, 1e-300)) for x in v) / 3)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as f: json.dump(done, f, indent=1)
-    os.chmod(f.name, 0o644)
-    os.replace(f.name, path)
+    write_whole(path, json.dumps(done, indent=1))
 
 
 def main():
@@ -167,7 +164,6 @@ def main():
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     path = Path(a.out)
-    path.parent.mkdir(parents=True, exist_ok=True)
     done = json.loads(path.read_text()) if path.exists() and (a.only or a.resume) else dict(rms={}, sliced_w2={}, overhead_us={}, failed={})
     fixed, noisy, missing = peers.all_peers()
     for m in missing: print("left out:", m)

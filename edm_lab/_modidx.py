@@ -515,7 +515,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'edm_lab.report._rivals_html': ('report.html#_rivals_html', 'edm_lab/report.py'),
                                 'edm_lab.report.figure_html': ('report.html#figure_html', 'edm_lab/report.py'),
                                 'edm_lab.report.finding_html': ('report.html#finding_html', 'edm_lab/report.py'),
-                                'edm_lab.report.png_or': ('report.html#png_or', 'edm_lab/report.py'),
                                 'edm_lab.report.report_html': ('report.html#report_html', 'edm_lab/report.py'),
                                 'edm_lab.report.section_html': ('report.html#section_html', 'edm_lab/report.py'),
                                 'edm_lab.report.sheet': ('report.html#sheet', 'edm_lab/report.py'),

@@ -65,9 +65,10 @@ def _diagnose_command(a) -> int: # exit code
 def _outputs(a, found) -> list[tuple[str, str]]: # what was written, and where
     "Write the report and the sheet that were asked for."
     if not (a.html or a.plot): return []
-    from edm_lab.report import png_or, report_html, sheet
+    from edm_lab.plot import png
+    from edm_lab.report import report_html, sheet
     made = [("report", a.html, report_html(found))] if a.html else []
-    if a.plot: made.append(("plot", a.plot, png_or(sheet([p for d in found for p in d.panels]), os.path.splitext(a.plot)[1][1:].lower())))
+    if a.plot: made.append(("plot", a.plot, png(sheet([p for d in found for p in d.panels]), kind=os.path.splitext(a.plot)[1][1:].lower())))
     return [(what, str(write_whole(f, data))) for what, f, data in made]
 
 # %% ../nbs/60_cli.ipynb #f4dc790c

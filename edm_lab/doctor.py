@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from .card import Card
 from .checks import latent, scale, state, tree, vp # noqa: F401 (importing them registers their checks)
 from .checks.scale import fit_card
-from .finding import CHECKS, Finding, Note, Unknown, ranked, run_checks
+from .finding import Finding, Note, Unknown, ranked, run_checks
 from .plot import Panel
 
 # %% ../nbs/53_doctor.ipynb #dbd50e91

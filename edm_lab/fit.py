@@ -28,7 +28,7 @@ from .noise import Isotropic, NoiseModel
 from .problems import rel_rms, reference, sliced_w2
 from .sampler import final
 from .schedule import karras
-from .solvers import Table, default_table, eab, multistep
+from .solvers import Table, default_table, multistep
 
 # %% ../nbs/15c_fit.ipynb #682d0a7f
 def _integrals(L: Float[Tensor, " n"], k: int) -> Float[Tensor, "n k"]: # L: log of the levels; k: powers

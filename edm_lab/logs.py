@@ -8,7 +8,6 @@ __all__ = ['rows_to_card', 'binned', 'read_csv', 'parse_tag', 'read_jsonl', 'rea
 # %% ../nbs/52a_logs.ipynb #37eef7b7
 import csv
 import json
-import math
 import re
 from collections.abc import Iterable
 from pathlib import Path

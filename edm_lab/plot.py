@@ -114,8 +114,9 @@ def draw(
 def png(
     fig, # a matplotlib figure
     dpi: int = 150, # dots per inch
-) -> bytes: # PNG file
-    "The figure as a PNG file, the same bytes at every run."
+    kind: str = "png", # or pdf, svg
+) -> bytes: # the file
+    "The figure as a PNG file (or another `kind`), the same bytes at every run."
     buf = io.BytesIO()
-    fig.savefig(buf, format="png", dpi=dpi, metadata={"Software": None})
+    fig.savefig(buf, format=kind, dpi=dpi, metadata={"Software": None} if kind == "png" else None)
     return buf.getvalue()

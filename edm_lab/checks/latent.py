@@ -13,7 +13,7 @@ import numpy as np
 
 # %% ../../nbs/52g_checks.latent.ipynb #f541ee11
 from ..card import Card
-from ..finding import Finding, Note, Unknown, check
+from ..finding import Finding, Note, check
 from ..plot import Curve, Panel
 
 # %% ../../nbs/52g_checks.latent.ipynb #f3fdd1f1

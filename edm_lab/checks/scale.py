@@ -8,6 +8,7 @@ __all__ = ['fit_card', 'scale_story', 'knn_chance', 'context_use', 'ceilings', '
 
 # %% ../../nbs/52d_checks.scale.ipynb #488b9f4d
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from ..plot import Curve, Panel
 from ..rivals import Fit, branch_share, compare, posterior, rivals_of
 
 # %% ../../nbs/52d_checks.scale.ipynb #e7cdef3a
+@lru_cache(maxsize=8) # two checks and the doctor ask for the same fits
 def fit_card(
     card: Card, # with model.sigma_data and logged.scale
 ) -> tuple[list[Fit], dict[str, float]]: # fits, best first; probability of each family
@@ -124,7 +126,7 @@ def knn_chance(
 @check("logged.values.knn10", "logged.scale.scale_r", "model.sigma_data")
 def context_use(card):
     "Is the open-loop score above chance, and does the branch live?"
-    knn, (fits, p) = card["logged.values.knn10"], fit_card(card)
+    knn, p = card["logged.values.knn10"], fit_card(card)[1]
     n = 1 + 10 / max(knn, 1e-6)
     known = card["data.n_points"]
     if known and knn > 2 * knn_chance(min(known)): return

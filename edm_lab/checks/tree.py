@@ -7,8 +7,6 @@ __all__ = ['card_tree', 'level_sigmas', 'shared_noise', 'card_law', 'train_sampl
            'sampler_temperature', 'level_inputs', 'augmentation']
 
 # %% ../../nbs/52f_checks.tree.ipynb #a925f834
-import math
-
 import numpy as np
 import torch
 
