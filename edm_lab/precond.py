@@ -88,6 +88,7 @@ class Precond(torch.nn.Module):
     def both(self, x: Float[Tensor, " b *d"], sigma: float | Tensor, cond: dict | None = None) -> tuple[Tensor, Tensor]:
         "The answer D in the dtype of `x`, and the raw F_x in the dtype of the network."
         c_skip, c_out, c_in, c_noise = coeffs(_level(sigma, x), self.sigma_data, self.sigma_ref)
+        if getattr(self.net, "wants_raw", False): cond = {**(cond or {}), "x_raw": x}
         F_x = _ask(self.net, c_in * x, c_noise.flatten().expand(len(x)), cond)
         return (c_skip * x + c_out * F_x).to(x.dtype), F_x
     def forward(self, x, sigma, cond=None): return self.both(x, sigma, cond)[0]

@@ -6,7 +6,7 @@
 __all__ = ['Tissue', 'read_positions', 'read_visium', 'read_h5ad', 'write_h5ad', 'read_tables', 'read_bdtnp', 'read_tissue',
            'joined', 'log1p_total', 'Encoder', 'split_cells']
 
-# %% ../../nbs/21_data.anndata.ipynb #3a8d0fe7
+# %% ../../nbs/21_data.anndata.ipynb #ac7fde3a
 import csv
 import gzip
 import tempfile
@@ -14,13 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 import scipy.sparse as sp
 
-# %% ../../nbs/21_data.anndata.ipynb #69b96ead
+# %% ../../nbs/21_data.anndata.ipynb #48784c97
 from ..core import LabError, rng, write_whole
 
-# %% ../../nbs/21_data.anndata.ipynb #241a0c80
+# %% ../../nbs/21_data.anndata.ipynb #4016b31d
 @dataclass
 class Tissue:
     "Expression and places of the spots (or cells) of one or several sections."
@@ -48,16 +47,16 @@ class Tissue:
     @property
     def placed(self) -> np.ndarray: return np.isfinite(self.xy).all(1) # true where the place is known
 
-# %% ../../nbs/21_data.anndata.ipynb #d0015b7e
+# %% ../../nbs/21_data.anndata.ipynb #ded1b4f3
 def _lines(path): return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8")
 
-# %% ../../nbs/21_data.anndata.ipynb #f2e773ea
+# %% ../../nbs/21_data.anndata.ipynb #4cc0302c
 def _first(folder: Path, *patterns: str) -> Path | None:
     "The first file of a folder, or of its usual sub-folders, that matches."
     homes = [folder, folder / "filtered_feature_bc_matrix", folder / "spatial", folder / "outs"]
     return next((f for p in patterns for h in homes for f in sorted(h.glob(p))), None)
 
-# %% ../../nbs/21_data.anndata.ipynb #cb60b45e
+# %% ../../nbs/21_data.anndata.ipynb #003a48a4
 def read_positions(
     path: str | Path, # tissue_positions_list.csv (Space Ranger 1) or tissue_positions.csv (Space Ranger 2)
 ) -> tuple[dict[str, tuple[bool, float, float]], float | None]: # barcode -> (in tissue, x, y) in pixels; micrometres a pixel
@@ -74,7 +73,7 @@ def read_positions(
     gaps = [np.hypot(v[1] - w[1], v[2] - w[2]) for (a, b), v in grid.items() if (w := grid.get((a, b + 2)))]
     return out, 100 / float(np.median(gaps)) if gaps else None
 
-# %% ../../nbs/21_data.anndata.ipynb #68136eab
+# %% ../../nbs/21_data.anndata.ipynb #f238fc03
 def _matrix_h5(path: Path): # counts `n g`, genes, barcodes
     "The matrix of a 10x HDF5 file, which stores genes by barcodes, column after column."
     try: import h5py
@@ -85,7 +84,7 @@ def _matrix_h5(path: Path): # counts `n g`, genes, barcodes
         X = sp.csc_matrix((m["data"][:], m["indices"][:], m["indptr"][:]), shape=tuple(m["shape"][:])).T
         return sp.csr_matrix(X), np.array([s.decode() for s in m["features/name"][:]]), np.array([s.decode() for s in m["barcodes"][:]])
 
-# %% ../../nbs/21_data.anndata.ipynb #ab87f6fe
+# %% ../../nbs/21_data.anndata.ipynb #d1ba9106
 def _matrix_mtx(path: Path): # counts `n g`, genes, barcodes
     "The matrix of the market format, with the features and barcodes that lie beside it."
     beside = {k: _first(path.parent, f"{k}.tsv.gz", f"{k}.tsv") for k in ("features", "genes", "barcodes")}
@@ -93,11 +92,12 @@ def _matrix_mtx(path: Path): # counts `n g`, genes, barcodes
     if not features or not beside["barcodes"]: raise LabError(f"{path.parent}", "a matrix without its lists", "features.tsv(.gz) and barcodes.tsv(.gz) beside it")
     with _lines(features) as f: genes = np.array([line.rstrip("\n").split("\t")[1 if "\t" in line else 0] for line in f])
     with _lines(beside["barcodes"]) as f: names = np.array([line.strip() for line in f])
-    X = sp.csr_matrix(scipy.io.mmread(path).T)
+    from scipy.io import mmread                    # importing it changes the environment: not before it is needed
+    X = sp.csr_matrix(mmread(path).T)
     if X.shape != (len(names), len(genes)): raise LabError(f"{path}", f"a matrix of {X.shape[1]} x {X.shape[0]}", f"{len(genes)} features x {len(names)} barcodes, as in the lists beside it")
     return X, genes, names
 
-# %% ../../nbs/21_data.anndata.ipynb #dbb5b06d
+# %% ../../nbs/21_data.anndata.ipynb #580c9dff
 def read_visium(
     folder: str | Path, # of Space Ranger 1 or 2
 ) -> Tissue: # the spots under tissue, places in micrometres
@@ -114,13 +114,13 @@ def read_visium(
     xy = np.array([at[b][1:] for b in names[keep]]) * (pixel or 1.)
     return Tissue(X[keep], genes, names[keep], xy, [folder.name] * int(keep.sum()), "um" if pixel else "pixels", source=str(folder))
 
-# %% ../../nbs/21_data.anndata.ipynb #67e33c9e
+# %% ../../nbs/21_data.anndata.ipynb #d4aaace3
 def _anndata():
     try: import anndata
     except ImportError: raise LabError("anndata", "not installed", "pip install 'edm_lab[st]'") from None
     return anndata
 
-# %% ../../nbs/21_data.anndata.ipynb #05052e55
+# %% ../../nbs/21_data.anndata.ipynb #e13424ea
 def read_h5ad(
     path: str | Path, # an AnnData file
     section: str | None = None, # column of obs that names the section; None: a usual one, or one section for all
@@ -139,7 +139,7 @@ def read_h5ad(
     obs = {c: a.obs[c].to_numpy() for c in a.obs if c != section}
     return Tissue(a.layers[layer] if layer else a.X, a.var_names, a.obs_names, xy, a.obs[section].astype(str) if section else [Path(path).stem] * a.n_obs, obs=obs, source=str(path))
 
-# %% ../../nbs/21_data.anndata.ipynb #03fba8e0
+# %% ../../nbs/21_data.anndata.ipynb #5f8e90eb
 def write_h5ad(
     t: Tissue, # what to write
     path: str | Path, # where
@@ -148,8 +148,7 @@ def write_h5ad(
 ) -> Path: # the path written
     "A `Tissue` as an h5ad file; the old file stays until the new one is whole."
     import pandas as pd
-    a = _anndata().AnnData(sp.csr_matrix(t.X), obs=pd.DataFrame({"section": t.section, **t.obs}, index=t.names), var=pd.DataFrame(index=t.genes))
-    a.var_names_make_unique()
+    a = _anndata().AnnData(sp.csr_matrix(t.X), obs=pd.DataFrame({"section": t.section, **t.obs}, index=t.names), var=pd.DataFrame(index=_anndata().utils.make_index_unique(pd.Index(t.genes))))
     if t.placed.any(): a.obsm["spatial"] = t.xy
     for k, v in (obsm or {}).items():
         if len(v) != len(t): raise LabError(f"obsm {k!r}", f"{len(v)} rows", f"{len(t)}, a row a spot")
@@ -159,7 +158,7 @@ def write_h5ad(
         a.write_h5ad(Path(d) / "whole.h5ad")
         return write_whole(path, (Path(d) / "whole.h5ad").read_bytes())
 
-# %% ../../nbs/21_data.anndata.ipynb #01807b40
+# %% ../../nbs/21_data.anndata.ipynb #1303440a
 def _table(path: Path): # header, names or None, values
     "A text table with a header, comma, semicolon, tab or blank separated; a first column that is not a number is the name."
     with _lines(path) as f: lines = [line.rstrip("\r\n") for line in f if line.strip()]
@@ -177,14 +176,14 @@ def _table(path: Path): # header, names or None, values
     if bad: raise LabError(f"{path}: line {bad}", f"{len(rows[bad - 2])} columns", f"{len(header) + named}, as in the header")
     return header, np.array([r[0].strip('"') for r in rows]) if named else None, [r[1:] if named else r for r in rows]
 
-# %% ../../nbs/21_data.anndata.ipynb #5f1be436
+# %% ../../nbs/21_data.anndata.ipynb #6844893c
 def _numbers(path, header, rows, columns):
     "Some columns of a table as floats."
     j = [header.index(c) for c in columns]
     try: return np.array([[float(r[k]) for k in j] for r in rows])
     except ValueError as e: raise LabError(f"{path}", str(e), f"numbers in {', '.join(columns[:3])}{'...' if len(columns) > 3 else ''}") from None
 
-# %% ../../nbs/21_data.anndata.ipynb #927d7a4e
+# %% ../../nbs/21_data.anndata.ipynb #68a37a23
 def read_tables(
     expression: str | Path, # a row a cell, a column a gene
     places: str | Path, # a row a cell
@@ -205,7 +204,7 @@ def read_tables(
     names = names if names is not None else [f"cell{i}" for i in range(len(X))]
     return Tissue(X, header, names, xy, [Path(expression).stem] * len(X), source=str(expression))
 
-# %% ../../nbs/21_data.anndata.ipynb #dac5b01a
+# %% ../../nbs/21_data.anndata.ipynb #92852897
 def read_bdtnp(
     folder: str | Path, # with dge.txt and geometry.txt
 ) -> Tissue: # 3,039 cells, 84 genes, micrometres
@@ -219,7 +218,7 @@ def read_bdtnp(
     if len(xyz) < len(X): raise LabError(f"{folder}", f"{len(xyz)} places for {len(X)} cells", "a place a cell at least")
     return Tissue(X, header, [f"cell{i}" for i in range(len(X))], xyz[:len(X), [0, 2]], ["embryo"] * len(X), "um", source=str(folder))
 
-# %% ../../nbs/21_data.anndata.ipynb #9fc232f4
+# %% ../../nbs/21_data.anndata.ipynb #77884de2
 def read_tissue(
     *paths: str | Path, # an h5ad file, a Visium folder, a BDTNP folder, "expression.csv,places.csv"; several are joined
 ) -> Tissue: # sections that share genes
@@ -228,7 +227,7 @@ def read_tissue(
     parts = [_read_one(p) for p in paths]
     return parts[0] if len(parts) == 1 else joined(parts)
 
-# %% ../../nbs/21_data.anndata.ipynb #6a12f2f0
+# %% ../../nbs/21_data.anndata.ipynb #b26fc8ae
 def _read_one(path) -> Tissue:
     "One file or folder, by what is in it."
     if "," in str(path): return read_tables(*str(path).split(",", 1))
@@ -238,7 +237,7 @@ def _read_one(path) -> Tissue:
     if p.suffix == ".h5ad": return read_h5ad(p)
     raise LabError(f"{p}", f"a file {p.suffix or 'without an ending'}", "an h5ad file, a Visium folder or expression.csv,places.csv")
 
-# %% ../../nbs/21_data.anndata.ipynb #cc98f87a
+# %% ../../nbs/21_data.anndata.ipynb #98cca1c2
 def joined(
     parts: list[Tissue], # sections
 ) -> Tissue: # on the genes they share, in the order of the first
@@ -254,7 +253,7 @@ def joined(
     return Tissue(sp.vstack([p.X[:, columns(p)] for p in parts]), genes, names, np.concatenate([p.xy for p in parts]), np.concatenate(label),
                   parts[0].unit if len({p.unit for p in parts}) == 1 else "unknown", {k: np.concatenate([p.obs[k] for p in parts]) for k in sorted(both)}, ", ".join(p.source for p in parts))
 
-# %% ../../nbs/21_data.anndata.ipynb #0de259bc
+# %% ../../nbs/21_data.anndata.ipynb #aff2f5c0
 def log1p_total(
     X: sp.csr_matrix, # counts, `n g`
     target: float | None = None, # total of each spot after scaling; None: the median of the totals
@@ -266,7 +265,7 @@ def log1p_total(
     Y.data = np.log1p(Y.data)
     return sp.csr_matrix(Y)
 
-# %% ../../nbs/21_data.anndata.ipynb #f79bfc0b
+# %% ../../nbs/21_data.anndata.ipynb #335683b1
 class Encoder:
     "A frozen encoder: normalise, choose variable genes, standardise, project on principal components; fitted on training spots alone."
     def __init__(self,
@@ -292,7 +291,7 @@ class Encoder:
         if list(t.genes) != list(self.source): raise LabError(f"{t.source or 'tissue'}: genes", f"{len(t.genes)} genes, not those of training", f"the {len(self.source)} genes of training, in their order")
         return (((self._values(t)[:, self.index].toarray() - self.mean) / self.scale) @ self.components.T).astype(np.float32)
 
-# %% ../../nbs/21_data.anndata.ipynb #6aff1eb0
+# %% ../../nbs/21_data.anndata.ipynb #2b906183
 def _permutation(
     n: int, # how many
     seed: int, # of the run
@@ -302,7 +301,7 @@ def _permutation(
     import torch
     return torch.randperm(n, generator=rng(seed, "permutation", *keys)).numpy()
 
-# %% ../../nbs/21_data.anndata.ipynb #fbb1fb57
+# %% ../../nbs/21_data.anndata.ipynb #0d9b60c1
 def split_cells(
     t: Tissue, # all cells
     share: float = .25, # of each section that is held out
