@@ -70,10 +70,24 @@ def scale_story(card):
         yield Unknown("no known curve explains the scale table alone" + (f": the highest logged level is {top:.1f} sigma_data, where all stories still agree" if top < 2 else ""),
                       "log scale_r at 1, 3 and 10 sigma_data, on held-out samples, beside the same with the condition shuffled")
         if fits[0].rms > .12: yield from _partly_dead(card)
+    elif family == "null" and (fx := _fx_logged(card)[1]) and max(fx) >= .3: yield _shrinks_alive(card, fits, fx)
     elif family == "null": yield from _dead_branch(card, fits, p)
-    elif family == "wiener": yield _wiener_only(card, fits, p)
+    elif family == "wiener" and any(k.startswith("conditioning.") for k in card.values): yield _wiener_only(card, fits, p)
+    elif family == "wiener": yield Unknown("whether there is more to learn than second moments: the scales are those of the anisotropic Wiener filter, which is the best denoiser of normal data without a condition", "log the held-out loss by sigma beside the Wiener floor; if there is a condition, shuffle it between samples")
     elif family == "gauge" and min(fits[0].predicted) < .9: yield _shrinkage(card, fits, p)
     else: yield Note(f"scale_r is what a working model gives at every level, to {100 * fits[0].rms:.1f} %", [_scale_panel(card, fits, "Is the scale of the answers right? Yes, at every logged level.")])
+
+# %% ../../nbs/52d_checks.scale.ipynb #c1fcdeb9
+def _fx_logged(card): # key, values
+    "The logged ratio of F_x to its target, wherever it stands."
+    key = "logged.fx.fx_ratio" if card.has("logged.fx.fx_ratio") else "logged.scale.fx_ratio"
+    return key, card[key]
+
+# %% ../../nbs/52d_checks.scale.ipynb #613dfbdf
+def _shrinks_alive(card, fits, fx):
+    "The null's curve, and a branch that is in use: the best answer without a condition shrinks like this too."
+    return Unknown(f"whether the answers shrink because they must: the scales are those of F_x = 0 to {100 * fits[0].rms:.1f} %, yet F_x has {max(fx):.2f} of the size of its target at one level at least, so the branch works",
+                   "log the held-out loss by sigma beside the Wiener floor: below the floor, the data leave the answer open and nothing is wrong; at the floor, the network has learned no shapes")
 
 # %% ../../nbs/52d_checks.scale.ipynb #af960d55
 def _dead_branch(card, fits, p):
@@ -81,8 +95,8 @@ def _dead_branch(card, fits, p):
     f = fits[0]
     a, se = branch_share(card["logged.scale.sigma"], card["logged.scale.scale_r"], f.scale)
     ev = _fit_evidence(card, fits) + [f"share of the ideal branch that is in use: {a:.3f} ± {se:.3f}"]
-    key = "logged.fx.fx_ratio" if card.has("logged.fx.fx_ratio") else "logged.scale.fx_ratio"
-    if fx := card[key]: ev.append(f"the log's own ratio of F_x to its target {'agrees' if max(fx) < .3 else 'does not agree'}: {', '.join(f'{v:.3f}' for v in fx)}" + (f" ({card['source.where'][key]})" if key in (card["source.where"] or {}) else ""))
+    key, fx = _fx_logged(card)
+    if fx: ev.append(f"the log's own ratio of F_x to its target {'agrees' if max(fx) < .3 else 'does not agree'}: {', '.join(f'{v:.3f}' for v in fx)}" + (f" ({card['source.where'][key]})" if key in (card["source.where"] or {}) else ""))
     if card.has("logged.scale.trace_r"):
         ev.append("trace_r is scale_r squared, so it tells the same fact twice: largest difference " + f"{max(abs(t - s * s) for t, s in zip(card['logged.scale.trace_r'], card['logged.scale.scale_r'])):.3f}")
     ev.append("the isotropic Wiener filter (the best scalar times the input) has the same curve: a scale table cannot tell it from F_x = 0, and both ignore the condition")
@@ -111,7 +125,8 @@ def _partly_dead(card):
     a, se = branch_share(card["logged.scale.sigma"], card["logged.scale.scale_r"], card["model.sigma_data"])
     s, r = card["logged.scale.sigma"], card["logged.scale.scale_r"]
     high = [v for x, v in zip(s, r) if x > card["model.sigma_data"]]
-    if a < .9 and high and min(high) < .8: yield Finding("high_sigma_starved", "high", .5, f"Above one sigma_data the answers are too small: a branch at {100 * a:.0f} % of its ideal size would look so.", [f"share of the ideal branch {a:.2f} ± {se:.2f}", f"smallest scale_r above sigma_data: {min(high):.2f}"],
+    if (fx := _fx_logged(card)[1]) and max(fx) >= .3: yield Unknown(f"whether the answers are too small: F_x has up to {max(fx):.2f} of the size of its target, and a condition that says little leaves the answer open", "log the held-out loss by sigma, with the true and with shuffled conditions")
+    elif a < .9 and high and min(high) < .8: yield Finding("high_sigma_starved", "high", .5, f"Above one sigma_data the answers are too small: a branch at {100 * a:.0f} % of its ideal size would look so.", [f"share of the ideal branch {a:.2f} ± {se:.2f}", f"smallest scale_r above sigma_data: {min(high):.2f}"],
                        "Train longer at high sigma (move P_mean or the law's tail), and look at the F-space loss per level beside 1, its value for F_x = 0.")
 
 # %% ../../nbs/52d_checks.scale.ipynb #d7297d49
