@@ -32,7 +32,7 @@ def _check_rows(r):
         raise LabError("rows: mask", f"{r.mask.dtype} of shape {tuple(r.mask.shape)}", f"bool of shape {tuple(r.x0.shape[:2])}: true where a point is real")
 
 # %% ../../nbs/20_data.rows.ipynb #a2962266
-@dataclass
+@dataclass(eq=False)
 class Rows:
     "Clean data with its conditions and its mask, one row a sample; indexing gives rows again, whatever the index."
     x0: Float[Tensor, " n *d"] # clean data, data units
@@ -48,9 +48,10 @@ class Rows:
             if not -len(self) <= index < len(self): raise IndexError(index)
             index = slice(index, index + 1 or None)
         return self.map(lambda v: v[index if isinstance(index, slice) else torch.as_tensor(index).to(v.device)])
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "Rows": # dtype: of the floats alone
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None, non_blocking: bool = False) -> "Rows": # dtype: of the floats alone
         "The same rows elsewhere, or in another precision."
-        return self.map(lambda v: v.to(device=device, dtype=dtype if v.is_floating_point() else None))
+        return self.map(lambda v: v.to(device=device, dtype=dtype if v.is_floating_point() else None, non_blocking=non_blocking))
+    def pin_memory(self) -> "Rows": return self.map(lambda v: v.pin_memory()) # asked for by `DataLoader(pin_memory=True)`
     def split(self, share: float, seed: int = 0) -> tuple["Rows", "Rows"]: # share of the rows that train; train, held out
         "Cut at random into train and held-out rows."
         return tuple(self[i] for i in split_index(len(self), share, seed))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'ClassOracle', 'point_sets', 'Toy', 'toy']
 
-# %% ../../nbs/20a_data.synthetic.ipynb #574380f8
+# %% ../../nbs/20a_data.synthetic.ipynb #8f3d6208
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +14,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# %% ../../nbs/20a_data.synthetic.ipynb #d24bd5ef
+# %% ../../nbs/20a_data.synthetic.ipynb #ebea46a1
 from ..core import Denoiser, LabError, centre, rng, sigma_like
 from .rows import Rows, split_index
 from ..gauge import GROUPS
 from ..oracle import Oracle
 from ..problems import SharedMixture, digits, problem
 
-# %% ../../nbs/20a_data.synthetic.ipynb #5a584131
+# %% ../../nbs/20a_data.synthetic.ipynb #f7d8ef88
 class ClassOracle(Oracle):
     "The exact denoiser of labelled mixtures: reads cond['label']; the null label (the number of classes), or none at all, gives the marginal one."
     def __init__(self,
@@ -33,10 +33,9 @@ class ClassOracle(Oracle):
     def _by_label(self, what, x, sigma, cond):
         label = (cond or {}).get("label")
         if label is None: return getattr(self.laws[-1], what)(x, sigma)
-        s, out = sigma_like(sigma, x.double()).reshape(-1).expand(len(x)), None
         if not ((label >= 0) & (label <= self.n_classes)).all(): raise LabError("label", f"{int(label.min())} to {int(label.max())}", f"0 to {self.n_classes}, where {self.n_classes} is the null label")
-        for k in label.unique():
-            here = label == k
+        s, out = sigma_like(sigma, x.double()).reshape(-1).expand(len(x)), None
+        for k, here in ((k, label == k) for k in label.unique()):
             part = getattr(self.laws[int(k)], what)(x[here], s[here])
             out = part.new_empty(len(x), *part.shape[1:]) if out is None else out
             out[here] = part
@@ -49,7 +48,7 @@ class ClassOracle(Oracle):
         if cond: label = torch.where(cond["label"] < self.n_classes, cond["label"], label)
         return self.means[label, mode] + self.var.sqrt() * torch.randn(n, len(self.var), generator=gen, dtype=torch.float64)
 
-# %% ../../nbs/20a_data.synthetic.ipynb #bc5b5c65
+# %% ../../nbs/20a_data.synthetic.ipynb #26fc2238
 def _classes():
     "The law of the toy with classes: 5 x 4 modes in 16 dimensions, standard deviation .5 per coordinate."
     gen = rng(0, "the law of classes")
@@ -58,12 +57,12 @@ def _classes():
     scale = .5 / (means.square().mean() + var.mean()).sqrt()
     return ClassOracle(means * scale, var * scale**2)
 
-# %% ../../nbs/20a_data.synthetic.ipynb #97dae10a
+# %% ../../nbs/20a_data.synthetic.ipynb #47fae0b2
 def _arc(u): # a chiral arc, u in [0, 1] -> places `*u 2`
     r, turn = .4 + u, 1.5 * math.pi * u
     return torch.stack([r * turn.cos(), r * turn.sin()], -1)
 
-# %% ../../nbs/20a_data.synthetic.ipynb #2fa412dd
+# %% ../../nbs/20a_data.synthetic.ipynb #3b6bffc5
 def _features(place, gen):
     "16 random cosines of the place, plus noise."
     law = rng(0, "the law of features")
@@ -71,7 +70,7 @@ def _features(place, gen):
     clean = 2**.5 * (place @ W + phase).cos()
     return clean + .3 * torch.randn(clean.shape, generator=gen, dtype=torch.float64)
 
-# %% ../../nbs/20a_data.synthetic.ipynb #41ba4385
+# %% ../../nbs/20a_data.synthetic.ipynb #f59a2c3c
 def point_sets(
     n: int, # sets
     gen: torch.Generator | None = None, # where the draws come from
@@ -91,7 +90,7 @@ def point_sets(
     turn = GROUPS["o2" if frame == "random" else "frame_known"].draw(n, 2, gen)
     return Rows(centre(place @ turn.mT, mask).float(), {"context": context.float()}, mask)
 
-# %% ../../nbs/20a_data.synthetic.ipynb #61a6869e
+# %% ../../nbs/20a_data.synthetic.ipynb #3f0779ac
 def _pick(kind, n, seed, part):
     "Labels and all for one part of a toy; `part` is train or held."
     gen = rng(seed, "toy", kind, part)
@@ -100,16 +99,17 @@ def _pick(kind, n, seed, part):
         return Rows(_classes().sample(n, gen, dict(label=label)).float(), {"label": label})
     return Rows(problem("A" if kind == "mixture" else "B").sample(n, gen).float())
 
-# %% ../../nbs/20a_data.synthetic.ipynb #5bd710f8
+# %% ../../nbs/20a_data.synthetic.ipynb #61a0648c
 def _digits(n, held, seed):
     "A cut of the 1,797 digits; held out at most a quarter."
+    x0 = digits().float()
     from sklearn.datasets import load_digits
-    rows = Rows(digits().float(), {"label": torch.tensor(load_digits().target, dtype=torch.int64)})
+    rows = Rows(x0, {"label": torch.tensor(load_digits().target, dtype=torch.int64)})
     held = min(held, len(rows) // 4)
     train, rest = split_index(len(rows), 1 - held / len(rows), seed)
     return rows[train[torch.randperm(len(train), generator=rng(seed, "toy", "digits"))[:n]]], rows[rest]
 
-# %% ../../nbs/20a_data.synthetic.ipynb #7b7aa590
+# %% ../../nbs/20a_data.synthetic.ipynb #09a89333
 @dataclass
 class Toy:
     "A small data set of which much is known."
@@ -125,10 +125,10 @@ class Toy:
     @property
     def n_classes(self) -> int: return {"classes": 5, "digits": 10}.get(self.kind, 0)
 
-# %% ../../nbs/20a_data.synthetic.ipynb #85d690ab
+# %% ../../nbs/20a_data.synthetic.ipynb #ac89927f
 KINDS = ("mixture", "mixture16", "digits", "points", "classes") # what `toy` knows
 
-# %% ../../nbs/20a_data.synthetic.ipynb #0994224b
+# %% ../../nbs/20a_data.synthetic.ipynb #40ea2061
 def toy(
     kind: str, # one of `KINDS`
     n: int = 4096, # training rows (digits: at most what there is)
