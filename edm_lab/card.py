@@ -134,6 +134,22 @@ SCHEMA |= dict(
     source=dict(text=Key(str, "where the card was transcribed from"), where=Key(dict, "citation of each key")),
     notes=dict(observations=Key("words", "other statements of the run's authors")))
 
+# %% ../nbs/52_card.ipynb #fdf15dd0
+SCHEMA["data"] |= dict(
+    source=Key(str, "what is trained on: a toy (mixture, mixture16, digits, points, classes) or a file (.npy, .npz, .safetensors, .pt)"), key=Key(str, "file: name of the clean data in it"),
+    rows=Key(int, "toy: training rows", positive), held=Key(int, "toy: held-out rows", positive), held_share=Key(float, "file: share of the rows that is held out", ("a share between 0 and 1", lambda v: 0 < v < 1)),
+    frame=Key(str, "points: frame of the sets", one_of("canonical", "random")))
+SCHEMA["net"] = dict(
+    kind=Key(str, "network", one_of("mlp", "unet", "dit", "sets")), width=Key(int, "features inside", _at_most(100_000)), depth=Key(int, "blocks", _at_most(1000)), heads=Key(int, "attention heads", _at_most(1000)),
+    dropout=Key(float, "share of features dropped in training", share), channels=Key(list, "unet: channels of each level", positive), attention=Key(list, "unet: 1 where a level attends, else 0", share),
+    patch=Key(int, "dit: points of a token along each axis", positive), tokens=Key(int, "dit: groups that a vector is cut into", positive), inducing=Key(int, "sets: learned points of the attention; 0: all pairs", not_negative),
+    centred=Key(bool, "sets: is the mean over the points removed"), distance_bias=Key(bool, "sets: does attention see raw distances"))
+SCHEMA["train"] = dict(
+    steps=Key(int, "steps of the optimiser", _at_most(1_000_000_000)), batch=Key(int, "rows a step", _at_most(10_000_000)), lr=Key(float, "learning rate", positive), schedule=Key(str, "of the learning rate", one_of("constant", "cosine", "invsqrt")),
+    warmup=Key(int, "steps of linear rise", not_negative), weight_decay=Key(float, "decay of the weights", not_negative), clip=Key(float, "largest norm of the gradient", positive), precision=Key(str, "of the network", one_of("no", "bf16", "fp16")),
+    accumulate=Key(int, "parts of a batch, one after the other", positive), seed=Key(int, "of everything random", not_negative), workers=Key(int, "processes that read data ahead", not_negative), device=Key(str, "where", one_of("auto", "cpu")),
+    log_every=Key(int, "steps a line of the log", positive), ckpt_every=Key(int, "steps between checkpoints", positive))
+
 # %% ../nbs/52_card.ipynb #035e0a1e
 TABLES: dict[str, dict[str, Key]] = { # table -> column -> Key; the first column is the level
     "logged.scale": dict(sigma=Key(list, "noise level (data units)", positive), scale_r=Key(list, "rms of x0_hat over rms of x0", not_negative),

@@ -36,6 +36,16 @@ CAUSES |= dict(
     batch_confounded="the batch determines the condition", mean_baseline="the metric is won by predicting the mean", healthy="the log is what a working model gives")
 SEVERITIES = ("critical", "high", "medium", "low", "benign")
 
+# %% ../nbs/52c_finding.ipynb #d13e16e9
+CAUSES |= dict(
+    undertrained="the loss still falls: the denoiser is unfinished, not broken", capacity="the denoiser is stuck far above the floor: too small, or caught", memorisation="the denoiser repeats its training rows",
+    labels_permuted="training pairs the data with the conditions of other rows", normalisation_mismatch="training and held-out data are scaled or centred differently", augmentation_not_haar="the augmentation does not draw its frames evenly",
+    noise_fixed="the noise is not drawn anew at each visit", noise_scale_wrong="the noise in the data is not as large as sigma says", sigma_hat_confused="the sampler tells the denoiser a level that its input does not have",
+    c_noise_wrong="the network is told another level than its input has", dropout_at_eval="the denoiser draws dropout when it is used", input_clamped="the noisy input is clipped before the denoiser sees it",
+    dead_channel="part of the answer carries nothing while the rest works", bottleneck="the network cannot pass on all that its input holds", overflow="numbers leave the range of their format at some levels",
+    nonfinite_gradients="gradients that are not finite are skipped or zeroed", equivariance_broken="the answer does not turn with its input", chirality_lost="the answer does not tell a shape from its mirror image",
+    solver_error="the sampler's own error is larger than the model's")
+
 # %% ../nbs/52c_finding.ipynb #1010ff42
 @dataclass
 class Finding:

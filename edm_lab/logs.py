@@ -166,6 +166,17 @@ def read_tensorboard(
     if not out: raise LabError(f"{path}", "no scalar named like scale_r/sigma=0.05 or mse_eps/t=50", "at least one")
     return out
 
+# %% ../nbs/52a_logs.ipynb #350ad245
+def _run_folder(
+    p: Path, # of a training: card.toml, log.jsonl
+) -> Card:
+    "The card of a run with what its log says."
+    from edm_lab.card import load_card
+    card, log = load_card(p / "card.toml"), p / "log.jsonl"
+    rows = read_jsonl(log) if log.is_file() and log.stat().st_size else []
+    logged = rows_to_card(rows, f"{log}", card["model.sigma_data"]).values if rows else {}
+    return Card(logged | card.values, str(p))
+
 # %% ../nbs/52a_logs.ipynb #3c8e1ca5
 def open_run(
     path: str | Path, # a packaged card's name, a TOML card, a CSV, a JSONL log or a TensorBoard folder
@@ -175,6 +186,7 @@ def open_run(
     from edm_lab.card import load_card, packaged_cards
     p = Path(path)
     if str(path) in packaged_cards() or p.suffix.lower() == ".toml": return load_card(path)
+    if (p / "card.toml").is_file(): return _run_folder(p)
     if p.is_dir(): return rows_to_card(read_tensorboard(p), str(path), **told)
     if p.suffix.lower() in (".jsonl", ".ndjson", ".json"): return rows_to_card(read_jsonl(p), str(path), **told)
     if p.suffix.lower() in (".csv", ".tsv", ".txt"): return rows_to_card(read_csv(p), str(path), **told)

@@ -117,9 +117,11 @@ def report_html(
     "The self-contained page of one or several diagnoses."
     rows = "".join(f'<li><span class="badge {(d.findings[0].severity if d.findings else "benign")}">{(d.findings[0].severity if d.findings else "well")}</span><a href="#{_esc(_anchor(d))}">{_esc(d.card.title)}</a><br>{_esc(d.verdict)}</li>' for d in diagnoses)
     n, body = len(diagnoses), "".join(map(section_html, diagnoses))
+    its = "its" if n == 1 else "their"
+    source = f"examined live, on rows {'it was' if n == 1 else 'they were'} not trained on" if all(hasattr(d, "about") for d in diagnoses) else f"read from {its} logs and configurations alone" if not any(hasattr(d, "about") for d in diagnoses) else "read from logs and configurations, or examined live"
     return ('<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
             f"<title>edm_lab: {n} diagnos{'is' if n == 1 else 'es'}</title><style>{_STYLE}</style></head><body><main><header><h1>Why does it fail?</h1>"
-            f"<p>{n} run{'' if n == 1 else 's'}, read from {'its' if n == 1 else 'their'} logs and configurations alone. No curve is shown alone: grey is the truth (null, oracle, chance), colour is the run.</p></header>"
+            f"<p>{n} run{'' if n == 1 else 's'}, {source}. No curve is shown alone: grey is the truth (null, oracle, chance), colour is the run.</p></header>"
             f"<nav><ol>{rows}</ol></nav>{body}{words_html(body)}<footer>Made by edm_lab. A finding names a cause, not a culprit: confidence is that of this log.</footer></main></body></html>")
 
 # %% ../nbs/55_report.ipynb #0de304ed
