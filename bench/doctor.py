@@ -63,7 +63,7 @@ def verdict(p, t):
     "What the doctor says of a run, as a row."
     begun = time.perf_counter()
     s = vars(subject_of(p, t)).copy()
-    report = examine(s.pop("D"), s.pop("data"), n=512 if p.kind == "points" else 1024, **s)
+    report = examine(s.pop("D"), s.pop("data"), n=384 if p.kind == "points" else 1024, **s)
     found = [(f.cause, f.severity, round(f.confidence, 3)) for f in report.findings if f.severity != "benign"]
     broke = [u.question for u in report.unknowns if " broke" in u.question]
     return dict(said=found[0][0] if found else "healthy", found=found, broke=broke, train_s=round(t.seconds, 2), examine_s=round(time.perf_counter() - begun, 2))

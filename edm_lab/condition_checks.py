@@ -14,13 +14,13 @@ from torch import Tensor
 
 # %% ../nbs/53ca_condition_checks.ipynb #b19cb43a
 from .condition import Probe, Use, best_w, condition_use, content, features, probe, ridge, rule_errors, serves, told_as, total_nats, use_panel
-from .core import Denoiser
+from .core import Denoiser, rng
 from .data.rows import Rows
 from .finding import Finding, Note, Unknown
 from .guidance import AutoGuided, Guided
 from .plot import Panel
 from .precond import NullDenoiser
-from .subject import Diff, Feed, Measured, Noisy, Subject, cond_of, live, paired
+from .subject import Diff, Feed, Measured, Noisy, Subject, cond_of, live, paired, untouched
 
 # %% ../nbs/53ca_condition_checks.ipynb #05d1a0a0
 @dataclass
@@ -196,10 +196,21 @@ def condition_names(s, m):
     how = f"all shifted by {shift.pop()}" if len(shift) == 1 and len(names) == n else ", ".join(f"{a} as {b}" for a, b in list(names.items())[:6])
     yield Finding("labels_permuted", "high", .95, f"The network learnt {len(names)} of {n} classes under other names: {how}.", says[:4], "Compare the label tables of training and evaluation; save the table with the model.", [m.of(told).panel])
 
+# %% ../nbs/53ca_condition_checks.ipynb #79c898f0
+class _Ear:
+    "A denoiser that notes whether it is ever told nothing."
+    def __init__(self, D): self.D, self.sigma_data, self.none = D, D.sigma_data, False
+    def __call__(self, x, sigma, cond=None):
+        self.none |= not content(cond)
+        return self.D(x, sigma, cond)
+
 # %% ../nbs/53ca_condition_checks.ipynb #808d5eb3
 def _asks_none(s): # is there guidance anywhere?
     w = s.card["conditioning.guidance"] if s.card is not None and s.card.has("conditioning.guidance") else 1
-    return isinstance(s.D, Guided) or w != 1
+    if isinstance(s.D, Guided) or w != 1 or not s.has("sampler", "schedule"): return isinstance(s.D, Guided) or w != 1
+    rows, ear = s.data[:4], _Ear(s.D)                               # the sampler may guide by itself: listen to what it asks
+    with untouched(s.D): s.sampler(ear, float(s.schedule[0]) * torch.randn(rows.x0.shape, generator=rng(0, "ear")).to(rows.x0), s.schedule, cond=cond_of(rows), seed=0)
+    return ear.none
 
 # %% ../nbs/53ca_condition_checks.ipynb #0ef63dac
 def _never_dropped(m): # what shows that training always tells the condition; 500 rows of which 2 % are not told show none once in 20,000 times
@@ -215,9 +226,12 @@ def condition_none(s, m):
     if k.use.none is None or k.use.changed == 0 or not k.used.mean > max(k.offered.mean / 4, z * k.used.se): return
     worse, wrong, excess = k.use.total("none", "bar"), k.use.total("wrong", "bar"), k.none_excess
     share, never = float(worse.mean / wrong.mean), _never_dropped(m)
-    if excess.mean > max(1., z * excess.se) and (never or worse.mean - z * worse.se > wrong.mean / 2):
-        yield Finding("null_token_untrained", "high" if _asks_none(s) else "low", .9, f"What stands for no {k.keys} is not learnt: told nothing, the denoiser is {excess.mean:.1f} +- {excess.se:.1f} nats worse than a Wiener filter, which knows nothing either."
-                      + ("" if _asks_none(s) else " It matters once guidance or unconditional samples are wanted."),
+    asks = _asks_none(s)
+    if never and asks:
+        yield Finding("null_token_untrained", "high", .95, f"Sampling asks for the answer without {k.keys}, which training never showed.", [*never, f"told nothing, the denoiser is {excess.mean:.1f} +- {excess.se:.1f} nats worse than a Wiener filter, which knows nothing either", _numbers(k)], "Drop the condition from a tenth of the training rows.", [k.panel])
+    elif excess.mean > max(1., z * excess.se) and (never or worse.mean - z * worse.se > wrong.mean / 2):
+        yield Finding("null_token_untrained", "high" if asks else "low", .9, f"What stands for no {k.keys} is not learnt: told nothing, the denoiser is {excess.mean:.1f} +- {excess.se:.1f} nats worse than a Wiener filter, which knows nothing either."
+                      + ("" if asks else " It matters once guidance or unconditional samples are wanted."),
                       [*never, f"from the mean of the wrong answers (0) to a wrong answer (1) it stands at {share:.2f}", _numbers(k)], "Drop the condition from a tenth of the training rows.", [k.panel])
     elif excess.mean > max(1., z * excess.se): yield Unknown(f"is no {k.keys} learnt? Told nothing, the denoiser is {excess.mean:.1f} nats worse than a Wiener filter", "show the trainer's batches: is the condition ever dropped? If it is, train further")
     else: yield Note(f"told no {k.keys}, the denoiser is {-excess.mean:.1f} +- {excess.se:.1f} nats better than a Wiener filter")

@@ -6,7 +6,7 @@
 __all__ = ['DEFAULTS', 'SAMPLERS', 'override', 'packaged_recipes', 'load_recipe', 'card_text', 'recipe_rows', 'recipe_net',
            'recipe_law', 'Recipe', 'cook']
 
-# %% ../nbs/56_recipe.ipynb #253f338d
+# %% ../nbs/56_recipe.ipynb #1d97e9b6
 import json
 import math
 import tomllib
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# %% ../nbs/56_recipe.ipynb #84ef799c
+# %% ../nbs/56_recipe.ipynb #91d1bf1c
 from .card import Card, known_keys, nearest, parse_card, short
 from .core import LabError, seed_of
 from .data.rows import Rows, load_rows
@@ -33,14 +33,14 @@ from .noise import Centred, Isotropic
 from .precond import Precond
 from .step import Optim, Task
 
-# %% ../nbs/56_recipe.ipynb #c173d648
+# %% ../nbs/56_recipe.ipynb #7eb07367
 DEFAULTS: dict[str, object] = { # key -> what is done where the card is silent
     "data.source": "mixture", "data.rows": 4096, "data.held": 1024, "data.held_share": .1, "data.key": "x0", "net.kind": "mlp", "noise.model": "isotropic", "sigma_law.kind": "lognormal", "sigma_law.P_mean": -1.2, "sigma_law.P_std": 1.2, "sigma_law.scale": 1.,
     "loss.weight": "edm", "train.steps": 2000, "train.batch": 128, "train.lr": 1e-3, "train.schedule": "constant", "train.warmup": 100, "train.weight_decay": 0., "train.clip": 1., "train.precision": "no", "train.accumulate": 1,
     "train.seed": 0, "train.workers": 0, "train.device": "auto", "train.log_every": 100, "train.ckpt_every": 1000, "ema.used": True, "ema.decay": .999, "ema.warmup": True, "ema.update": "step", "conditioning.dropout": 0.,
     "model.parametrisation": "edm", "sampling.sampler": "eab", "sampling.steps": 20, "sampling.rho": 7.}
 
-# %% ../nbs/56_recipe.ipynb #c8d81448
+# %% ../nbs/56_recipe.ipynb #44c7752f
 def override(
     text: str, # key=value
 ) -> tuple[str, object]: # the dotted key, the value
@@ -55,12 +55,12 @@ def override(
         try: return key, float(value) if known_keys()[key].type in (float, int) else value
         except ValueError: return key, value
 
-# %% ../nbs/56_recipe.ipynb #6381c795
+# %% ../nbs/56_recipe.ipynb #c5a2b16e
 def packaged_recipes() -> list[str]:
     "Names of the recipes that come with the package."
     return sorted(f.name.removesuffix(".toml") for f in (resources.files("edm_lab") / "recipes").iterdir() if f.name.endswith(".toml"))
 
-# %% ../nbs/56_recipe.ipynb #9368fa2f
+# %% ../nbs/56_recipe.ipynb #3d97d7a6
 def _tree(path, max_bytes=5_000_000):
     "The nested tables of a TOML file, and its folder."
     p = resources.files("edm_lab") / "recipes" / f"{path}.toml" if str(path) in packaged_recipes() else Path(path)
@@ -71,13 +71,13 @@ def _tree(path, max_bytes=5_000_000):
     except UnicodeDecodeError: raise LabError(f"{path}", "bytes that are not UTF-8", "a text file in UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as e: raise LabError(f"{path}", f"not TOML: {e}", "key = value lines under [section] heads") from None
 
-# %% ../nbs/56_recipe.ipynb #b26bc936
+# %% ../nbs/56_recipe.ipynb #6b4024c4
 def _file(source, card_path):
     "Where a data file lies: beside the card, or where the command was given."
     beside = Path(card_path).parent / source
     return str((beside if beside.exists() else Path(source)).absolute())
 
-# %% ../nbs/56_recipe.ipynb #c9a17196
+# %% ../nbs/56_recipe.ipynb #d7965c23
 def load_recipe(
     path: str | Path, # a TOML card, or the name of a packaged recipe
     overrides: list[str] | tuple = (), # key=value, in order
@@ -95,7 +95,7 @@ def load_recipe(
     _check_recipe(card)
     return card
 
-# %% ../nbs/56_recipe.ipynb #19b64c6e
+# %% ../nbs/56_recipe.ipynb #b3ace7b8
 def _check_recipe(card):
     "What the trainer cannot do is said before anything is made."
     for key, can in {"noise.model": ("isotropic", "centred"), "sigma_law.kind": ("lognormal", "log_uniform"), "loss.weight": ("edm", "min_snr", "none"), "model.parametrisation": ("edm",), "ema.update": ("step",), "sampling.sampler": SAMPLERS}.items():
@@ -106,13 +106,13 @@ def _check_recipe(card):
     if card["ema.decay"] >= 1: raise LabError(f"{card.name}: ema.decay", card["ema.decay"], "below 1")
     if card["train.batch"] % card["train.accumulate"]: raise LabError(f"{card.name}: train.batch", card["train.batch"], f"a multiple of train.accumulate = {card['train.accumulate']}")
 
-# %% ../nbs/56_recipe.ipynb #cf8df454
+# %% ../nbs/56_recipe.ipynb #c20d152b
 SAMPLERS = ("euler", "heun", "ddim", "churn", "eab", "dpmpp", "unipc") # what `edm_lab sample` can run
 
-# %% ../nbs/56_recipe.ipynb #d2012a00
+# %% ../nbs/56_recipe.ipynb #28dfe6bc
 def _toml(v): return "{" + ", ".join(f"{json.dumps(str(k))} = {_toml(x)}" for k, x in v.items()) + "}" if isinstance(v, dict) else "[" + ", ".join(map(_toml, v)) + "]" if isinstance(v, list) else json.dumps(v, ensure_ascii=False).replace("\x7f", "\\u007f")
 
-# %% ../nbs/56_recipe.ipynb #acb8acfa
+# %% ../nbs/56_recipe.ipynb #0ac10343
 def card_text(
     card: Card, # any
 ) -> str: # TOML that gives the same card
@@ -121,7 +121,7 @@ def card_text(
     for k, v in card.values.items(): sections.setdefault(k.rpartition(".")[0], []).append(f"{k.rpartition('.')[2]} = {_toml(v)}")
     return "\n".join(f"[{s}]\n" + "\n".join(lines) + "\n" for s, lines in sorted(sections.items()))
 
-# %% ../nbs/56_recipe.ipynb #f5eccf7c
+# %% ../nbs/56_recipe.ipynb #6c148dfb
 def recipe_rows(
     card: Card, # a recipe
 ) -> tuple[Rows, Rows, str | None]: # train, held out, the group of the sets if they have one
@@ -131,13 +131,13 @@ def recipe_rows(
         t = toy(source, card["data.rows"], card["data.held"], seed, **({"frame": card["data.frame"]} if card["data.frame"] and source == "points" else {}))
         return t.train, t.held, t.group
     train, held = load_rows(source, card["data.key"]).split(1 - card["data.held_share"], seed)
-    return train, held, {"none": None}.get(card["data.gauge"], card["data.gauge"])
+    return train, held, None if card["data.gauge"] == "none" else card["data.gauge"]
 
-# %% ../nbs/56_recipe.ipynb #c3afeba5
+# %% ../nbs/56_recipe.ipynb #1d7470a4
 _NETS = dict(mlp=(MLP, ("width", "depth", "dropout")), unet=(UNet, ("channels", "attention", "dropout")), dit=(DiT, ("patch", "tokens", "width", "depth", "heads", "dropout")),
              sets=(SetNet, ("width", "depth", "heads", "inducing", "centred", "distance_bias")))
 
-# %% ../nbs/56_recipe.ipynb #9cc75498
+# %% ../nbs/56_recipe.ipynb #cfd7292f
 def _of_data(kind, rows):
     "What the rows say of a network: its first arguments, and the widths of the conditions."
     shape, cond = tuple(rows.x0.shape[1:]), rows.cond or {}
@@ -148,7 +148,7 @@ def _of_data(kind, rows):
     if kind == "sets": return dict(d=shape[1], context=cond["context"].shape[2] if "context" in cond else 0) | told
     return told | dict(mlp=dict(d=math.prod(shape)), dit=dict(shape=shape), unet=dict(c_in=shape[0], dim=len(shape) - 1, extra=cond["image"].shape[1] if "image" in cond else 0))[kind]
 
-# %% ../nbs/56_recipe.ipynb #383a07eb
+# %% ../nbs/56_recipe.ipynb #374ef9e0
 def recipe_net(
     card: Card, # a recipe
     rows: Rows, # training rows
@@ -167,7 +167,7 @@ def recipe_net(
         torch.manual_seed(seed_of(card["train.seed"], "net"))
         return make(**(_of_data(kind, rows) | ({} if n_classes is None else dict(n_classes=n_classes)) | args))
 
-# %% ../nbs/56_recipe.ipynb #91050c7a
+# %% ../nbs/56_recipe.ipynb #1fc5f08c
 def recipe_law(
     card: Card, # a recipe
 ) -> SigmaLaw:
@@ -176,10 +176,10 @@ def recipe_law(
     if card["sigma_law.kind"] == "log_uniform": return LogUniform(lo, hi)
     return LogNormal(card["sigma_law.P_mean"], card["sigma_law.P_std"], card["sigma_law.scale"], lo, hi)
 
-# %% ../nbs/56_recipe.ipynb #29f005e3
+# %% ../nbs/56_recipe.ipynb #570a7a5e
 def _ones(sigma): return torch.ones_like(sigma)
 
-# %% ../nbs/56_recipe.ipynb #42120c46
+# %% ../nbs/56_recipe.ipynb #c25bfb37
 @dataclass
 class Recipe:
     "Everything a run needs, made from its card."
@@ -192,7 +192,7 @@ class Recipe:
     task: Task # noise, weight, dropping
     optim: Optim # how the weights move
 
-# %% ../nbs/56_recipe.ipynb #45217362
+# %% ../nbs/56_recipe.ipynb #35f9623e
 def cook(
     card: Card, # from `load_recipe`
 ) -> Recipe:
@@ -206,7 +206,7 @@ def cook(
     card.values.setdefault("model.sigma_data", rms)
     label = max((int(r.cond["label"].max()) for r in (train, held) if r.cond and "label" in r.cond), default=-1) + 1
     D, law = Precond(recipe_net(card, train, label or None), card["model.sigma_data"]), recipe_law(card)
-    for k, q in (("sampling.sigma_min", .001), ("sampling.sigma_max", .999)): card.values.setdefault(k, float(law.icdf(q)))
+    for k, q in (("sampling.sigma_min", .001), ("sampling.sigma_max", .985)): card.values.setdefault(k, float(law.icdf(q)))
     if not card["sampling.sigma_min"] < card["sampling.sigma_max"]: raise LabError("sampling", f"sigma_min {card['sampling.sigma_min']:g}, sigma_max {card['sampling.sigma_max']:g}", "a lower one and a higher one")
     weight = dict(edm=None, none=_ones, min_snr=partial(min_snr, sigma_data=card["model.sigma_data"]))[card["loss.weight"]]
     optim = Optim(card["train.lr"], weight_decay=card["train.weight_decay"], warmup=card["train.warmup"], schedule=card["train.schedule"], clip=card["train.clip"])

@@ -82,7 +82,7 @@ def untrained_levels(s, m):
     median = float(s.law.icdf(.5))
     high, sure = t["rare"] & (t["sigma"] > median), t["excess"] > m.z(len(t["sigma"])) * t["se"]
     ratio = 1 + t["excess"] / t["guess"]
-    gap, bad, worst = float(t["nats"][high & sure].sum()), high & sure & (ratio > 1.25), float(ratio[~t["rare"]].max()) if not t["rare"].all() else 1.
+    gap, bad, worst = float(t["nats"][high & sure].sum()), high & sure & (ratio > 1.25), float(torch.where(sure & ~t["rare"], ratio, 1.).max())
     rare = f"{int(t['rare'].sum())} of {len(t['sigma'])} levels of the sampler see fewer than one training draw in a thousand"
     panel = Panel("Does the denoiser err where it was not trained?", f"Does the denoiser err where it was not trained? {'Yes' if int(bad.sum()) > 1 else 'Hardly'}: {gap:.2g} nats at unseen high levels.", [Curve("error of D over the blind guess", t["sigma"], ratio, "ours"), Curve("blind linear guess", t["sigma"], [1.] * len(t["sigma"]), "wiener"), Curve("share of the training draws", t["sigma"], t["share"].clamp_min(1e-9), "other")], ylabel="ratio, share", yscale="log", ylim=(1e-5, 100.))
     if int(bad.sum()) > 1 and worst < 1.05:

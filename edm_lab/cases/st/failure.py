@@ -7,7 +7,7 @@ __all__ = ['SIGMAS', 'SEED_SCALE', 'SEED_FIT', 'rms_to_seed', 'crossed', 'mask_c
            'Suspect', 'suspects', 'Budget', 'train_suspect', 'looked_at', 'card_of', 'standing', 'Discs', 'train_discs',
            'disc_curves']
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #b9e280d5
+# %% ../../../nbs/cases/st/03_failure.ipynb #d6887823
 import math
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #18964548
+# %% ../../../nbs/cases/st/03_failure.ipynb #622f8217
 from ...card import Card
 from .losses import WEIGHTS, turned_onto
 from .curriculum import Stages
@@ -37,12 +37,12 @@ from ...noise import Centred
 from ...precond import NullDenoiser, Precond
 from ...selfcond import SelfConditioned
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #0a4e7abb
+# %% ../../../nbs/cases/st/03_failure.ipynb #0e82a86c
 SIGMAS = (.05, .15, .40, .70, 1.20, 2.40) # levels of the seed's table, sigma_data = .16
 SEED_SCALE = (.98, .78, .40, .24, .15, .08) # its scale_r
 SEED_FIT = .18 # the sigma_data that its table fits best; it says "about .16"
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #20b1ef3b
+# %% ../../../nbs/cases/st/03_failure.ipynb #ed2841f0
 def rms_to_seed(
     scale_r: list[float], # at the levels of `SIGMAS`
 ) -> float: # root mean square difference
@@ -50,7 +50,7 @@ def rms_to_seed(
     if len(scale_r) != len(SIGMAS): raise LabError("scale_r", f"{len(scale_r)} values", f"{len(SIGMAS)}, at sigma {', '.join(map(str, SIGMAS))}")
     return (sum((a - b)**2 for a, b in zip(scale_r, SEED_SCALE)) / len(SIGMAS))**.5
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #c3486a82
+# %% ../../../nbs/cases/st/03_failure.ipynb #33fb37b0
 def crossed(
     mask: Bool[Tensor, " b n"], # true where a point is real
     heads: int, # of the attention
@@ -58,7 +58,7 @@ def crossed(
     "The mask repeated batch by batch, read head by head."
     return mask.repeat_interleave(heads, 0).reshape(heads, *mask.shape).transpose(0, 1)
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #cf50bb40
+# %% ../../../nbs/cases/st/03_failure.ipynb #c49f2ebf
 def mask_crossed(
     net: nn.Module, # changed in place
 ) -> nn.Module: # the same
@@ -71,7 +71,7 @@ def mask_crossed(
         if isinstance(m, MAB): m.attend = MethodType(attend, m)
     return net
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #d585c76e
+# %% ../../../nbs/cases/st/03_failure.ipynb #570ff085
 def rows_shuffled(
     cond: dict, # context and mask of a batch
     gen: torch.Generator, # where the orders come from
@@ -82,10 +82,10 @@ def rows_shuffled(
     order = (key if mask is None else key.masked_fill(~mask, 2)).argsort(1)
     return cond | dict(context=Z.gather(1, order[..., None].expand(Z.shape)))
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #391d91b0
+# %% ../../../nbs/cases/st/03_failure.ipynb #0b77e4e4
 def _tenth(module, args): return (args[0] * .1,)
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #4a4656a2
+# %% ../../../nbs/cases/st/03_failure.ipynb #cb0a2d34
 def context_tenth(
     net: TissueNet, # changed in place
 ) -> TissueNet: # the same
@@ -93,7 +93,7 @@ def context_tenth(
     net.score.embed.of_context.register_forward_pre_hook(_tenth)
     return net
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #5462e203
+# %% ../../../nbs/cases/st/03_failure.ipynb #3e96f8e3
 @dataclass(frozen=True)
 class Suspect:
     "A healthy run with one thing changed."
@@ -104,7 +104,7 @@ class Suspect:
     turned: bool = False # each miniset is put into a frame of its own
     control: str = "healthy" # the run that it is compared with
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #99e09367
+# %% ../../../nbs/cases/st/03_failure.ipynb #6821dac7
 def suspects(
     steps: int, # of a run; the stages of the curriculum are shortened to fit into it
     lr: float = 3e-3, # learning rate
@@ -122,7 +122,7 @@ def suspects(
         curriculum=Suspect("seven stages with the seed's thresholds", replace(base, curriculum=Stages(), **short)), law_unshifted=Suspect("P_mean -1.2 at sigma_data .16", replace(base, P_mean=-1.2)),
         seed=Suspect("everything as in the seed", seed), seed_shuffled=Suspect("everything as in the seed, and rows shuffled", seed, spoil=rows_shuffled, control="seed"))
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #de7587c0
+# %% ../../../nbs/cases/st/03_failure.ipynb #d5c63374
 @dataclass(frozen=True)
 class Budget:
     "The data and the effort, the same for every suspect."
@@ -137,7 +137,7 @@ class Budget:
     lr: float = 3e-3 # learning rate
     seed: int = 0 # of everything
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #e480dd35
+# %% ../../../nbs/cases/st/03_failure.ipynb #a6df7569
 def _data(suspect, budget, tissue):
     "Training and held-out rows of a suspect."
     s, spoil = suspect.system, suspect.spoil
@@ -147,7 +147,7 @@ def _data(suspect, budget, tissue):
     if suspect.turned: rows, held = (Rows(r.x0 @ haar(len(r), 2, rng(budget.seed, "frames", k)).float(), r.cond, r.mask) for k, r in enumerate((rows, held)))
     return rows, held if spoil is None else Rows(held.x0, {"context": spoil(held.cond | dict(mask=held.mask), rng(budget.seed, "held"))["context"]}, held.mask)
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #8998c13c
+# %% ../../../nbs/cases/st/03_failure.ipynb #f9812759
 def train_suspect(
     suspect: Suspect, # what is planted
     tissue: Tissue, # sections with places
@@ -163,7 +163,7 @@ def train_suspect(
     for r in train_system(D, rows, s, steps=budget.steps, batch_size=budget.batch_size, seed=budget.seed, held=held[:32], spoil=suspect.spoil): tell(r)
     return SelfConditioned(r["ema"].D).eval(), rows, held, r
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #af7a1df6
+# %% ../../../nbs/cases/st/03_failure.ipynb #c97aa590
 def looked_at(
     S, # averaged denoiser, or the null
     held: Rows, # held-out minisets
@@ -175,7 +175,7 @@ def looked_at(
     worst = max(abs(a - b) for a, b in zip(out["scale_r"], SEED_SCALE))
     return out | dict(rms_to_seed=rms_to_seed(out["scale_r"]), worst_to_seed=worst, refit=refit, rms_refit=rms_to_seed(refit), knn10=loop["knn10"], chance=loop["chance"], loop_scale=loop["scale"], trace=loop["trace"])
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #00c94537
+# %% ../../../nbs/cases/st/03_failure.ipynb #9a1e2e48
 def card_of(
     row: dict, # of `looked_at`
     s: System, # settings of the run
@@ -190,7 +190,7 @@ def card_of(
     if s.curriculum: v |= {"curriculum.caps": list(s.curriculum.caps), "curriculum.scale_r": list(s.curriculum.scale_r), "curriculum.trace_r": list(s.curriculum.trace_r)}
     return Card(v | ({"clamp.max_log": s.clamp} if s.clamp else {}), title)
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #d0031895
+# %% ../../../nbs/cases/st/03_failure.ipynb #e4f6ddbb
 def standing(
     row: dict, # of a suspect
     control: dict, # of its control
@@ -201,7 +201,7 @@ def standing(
     lost = (control["knn10"] - row["knn10"]) / (control["knn10"] - control["chance"])
     return "hurts" if lost > .15 or row["knn10"] < control["knn10"] - .05 else "innocent"
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #16c6e4c9
+# %% ../../../nbs/cases/st/03_failure.ipynb #2612ea14
 @dataclass(frozen=True)
 class Discs:
     "Sets of cells in a disc whose expression tells each place exactly."
@@ -219,7 +219,7 @@ class Discs:
         if self.frame == "o2": y = y @ haar(b, 2, gen).float()
         return y, 2**.5 * torch.cos(u @ wave + phase)
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #e29bad0d
+# %% ../../../nbs/cases/st/03_failure.ipynb #6a7ceb1e
 def train_discs(
     discs: Discs, # the data
     steps: int = 1500, # of training; findings: 1,500
@@ -247,7 +247,7 @@ def train_discs(
         tell(i + 1, loss.item())
     return ema.D.eval()
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #403e3bf2
+# %% ../../../nbs/cases/st/03_failure.ipynb #78ef66a3
 @torch.no_grad()
 def disc_curves(
     D: Denoiser, # trained on discs

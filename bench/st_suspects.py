@@ -1,0 +1,102 @@
+"""Case st: each suspect of seed 000 planted alone into a healthy run, on the same data and budget, into results/st_suspects.json.
+
+    python bench/st_suspects.py                        # those that the file does not have yet, one after the other
+    python bench/st_suspects.py --only boosts clamp    # some of them, anew; two processes may share the file
+    python bench/st_suspects.py --steps 3000 --out results/st_suspects_long.json
+    python bench/st_suspects.py --data FOLDER          # a real tissue, anything that `read_tissue` takes
+    python bench/st_suspects.py --live                 # the live doctor, too: minutes a suspect
+"""
+import argparse
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import time
+import warnings
+from dataclasses import asdict, replace
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from edm_lab.cases.st.failure import Budget, Suspect, card_of, looked_at, suspects, train_suspect
+from edm_lab.cases.st.system import healthy
+from edm_lab.core import write_whole
+from edm_lab.data.anndata import read_tissue
+from edm_lab.data.rows import Rows
+from edm_lab.data.tissue import simulate
+from edm_lab.doctor import diagnose
+from edm_lab.noise import Centred
+from edm_lab.precond import NullDenoiser
+
+HERE = Path(__file__).parent
+
+
+def git(*a): return subprocess.run(["git", "-C", str(HERE), *a], capture_output=True, text=True).stdout.strip()
+
+
+def live(S, rows, held, s):
+    "Cause and verdict of the live doctor."
+    from edm_lab.examine import examine
+    rows, held = (Rows(r.x0, r.cond | dict(mask=r.mask), r.mask) for r in (rows[:len(held)], held))
+    r = examine(S, held, train=rows, noise=Centred(), law=s.law, group="o2" if s.frame == "gram" else None, n=len(held))
+    return dict(live_verdict=r.cause, live_says=r.verdict, live_seconds=r.about["seconds"])
+
+
+def one(name, suspect, tissue, budget, with_live):
+    "The row of one suspect."
+    began, bar = time.process_time(), tqdm(total=budget.steps, desc=name, disable=None)
+    if suspect is None:
+        suspect = Suspect("the network says nothing, F_x = 0", healthy())
+        _, rows, held, last = train_suspect(suspect, tissue, replace(budget, steps=1))
+        S = NullDenoiser(suspect.system.sigma_data)
+    else: S, rows, held, last = train_suspect(suspect, tissue, budget, lambda r: bar.update())
+    bar.close()
+    row = looked_at(S, held)
+    d = diagnose(card_of(row, suspect.system, budget.size, name))
+    log = last["parts"].row()
+    row |= dict(verdict=d.cause, says=suspect.says, doctor=d.verdict, findings=[f.cause for f in d.findings], control=suspect.control, losses=log["losses"], passed=log["passed"], pinned=log["pinned"])
+    row |= {k: last[k] for k in ("stage", "cap") if k in last}
+    if with_live and not isinstance(S, NullDenoiser): row |= live(S, rows, held, suspect.system)
+    return row | dict(cpu_seconds=round(time.process_time() - began, 1))
+
+
+def keep(path, name, row, budget, data):
+    "Put one row into the file, whoever else is writing."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = json.loads(path.read_text()) if path.exists() else {}
+        if done.get("budget", asdict(budget) | dict(data=data)) != json.loads(json.dumps(asdict(budget) | dict(data=data))): done = {}
+        versions = {"python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": "0.1.0"}
+        done |= {name: row, "budget": asdict(budget) | dict(data=data), "commit": git("rev-parse", "HEAD"), "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", "versions": versions}
+        write_whole(path, json.dumps(done, indent=1))
+    path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--only", nargs="*", help="names of suspects; they are run even if the file has them")
+    ap.add_argument("--steps", type=int, default=Budget().steps)
+    ap.add_argument("--batch-size", type=int, default=Budget().batch_size)
+    ap.add_argument("--seed", type=int, default=0)
+    ap.add_argument("--data", help="a tissue; without it a simulated one")
+    ap.add_argument("--live", action="store_true", help="examine the trained denoisers, too")
+    ap.add_argument("--out", default=str(HERE / "results" / "st_suspects.json"))
+    a = ap.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    budget, path, data = Budget(steps=a.steps, batch_size=a.batch_size, seed=a.seed), Path(a.out), Path(a.data).name if a.data else "simulated"
+    tissue = read_tissue(a.data) if a.data else simulate(budget.cells, 1, 300, seed=a.seed)
+    all_ = {"silent": None} | suspects(budget.steps, budget.lr)
+    have = json.loads(path.read_text()) if path.exists() else {}
+    same = have.get("budget") == json.loads(json.dumps(asdict(budget) | dict(data=data)))
+    for name in (a.only or [k for k in all_ if not (same and k in have)]):
+        row = one(name, all_[name], tissue, budget, a.live)
+        keep(path, name, row, budget, data)
+        print(f"{name:14} {row['rms_to_seed']:.3f} {row['rms_refit']:.3f} {row['scale_r']} kNN {row['knn10']:.3f} (chance {row['chance']:.3f}) {row['verdict']} {row['cpu_seconds']:.0f} s", flush=True)
+
+
+if __name__ == "__main__": main()
