@@ -19,7 +19,7 @@ class _OneLine(argparse.ArgumentParser):
     "An argument parser whose errors are one line and exit code 2."
     def error(self, message): raise LabError(f"{message} (see {self.prog} --help)")
 
-# %% ../nbs/60_cli.ipynb #1be8fc00
+# %% ../nbs/60_cli.ipynb #baee149a
 def _run_parsers(sub) -> None:
     "The commands that act on a card: train, sample, examine."
     t = sub.add_parser("train", help="train what a card names", description="Train what a card names; Ctrl-C stops after the step, --resume goes on.")
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--version", action="store_true", help="print the version")
     return p
 
-# %% ../nbs/60_cli.ipynb #43092c77
+# %% ../nbs/60_cli.ipynb #7d1f05e8
 def _check_plot(a) -> None:
     "A sheet that cannot be drawn is said before any work is done."
     if a.plot and os.path.splitext(a.plot)[1].lower() not in (".png", ".pdf", ".svg"): raise LabError("--plot", a.plot, "a name ending in .png, .pdf or .svg")
@@ -114,7 +114,7 @@ def _run_file(path: str) -> None:
     except LabError: raise
     except (Exception, SystemExit) as e: raise LabError(f"--checks {path}", f"{type(e).__name__}: {e}", "a file that runs") from None
 
-# %% ../nbs/60_cli.ipynb #32efc4d3
+# %% ../nbs/60_cli.ipynb #a21f766b
 def _train_command(a) -> int: # exit code
     "`edm_lab train`: a folder with card, checkpoints and log, and what the log says in one sentence."
     from edm_lab.doctor import diagnose
@@ -133,7 +133,7 @@ def _train_command(a) -> int: # exit code
           + f"\nVerdict of its log: {diagnose(open_run(out)).verdict}\nNext: edm_lab examine {out}" if last else f"{out}: no line of the log yet")
     return 130 if any("stopped after step" in line for line in done.notes) else 0
 
-# %% ../nbs/60_cli.ipynb #87b62c17
+# %% ../nbs/60_cli.ipynb #a8e28a85
 def _sample_command(a) -> int: # exit code
     "`edm_lab sample`: a file of samples."
     if os.path.splitext(a.out)[1].lower() not in (".npz", ".safetensors"): raise LabError("--out", a.out, "a name ending in .npz or .safetensors")
@@ -144,7 +144,7 @@ def _sample_command(a) -> int: # exit code
     print(f"{save_samples(samples, a.out)}: {a.n} samples of shape {tuple(samples['x0'].shape[1:])}, standard deviation {samples['x0'].std():.4g}, after step {t.step} of {t.folder}")
     return 0
 
-# %% ../nbs/60_cli.ipynb #431a3c16
+# %% ../nbs/60_cli.ipynb #b1263189
 def _examine_command(a) -> int: # exit code
     "`edm_lab examine`: what the live denoiser of a run shows."
     _check_plot(a)
@@ -175,10 +175,10 @@ def _checks_command(a) -> int: # exit code
     for c in CHECKS.values(): print(f"{c.name:20} {c.doc}\n{'':20} needs {', '.join(c.needs)}")
     return 0
 
-# %% ../nbs/60_cli.ipynb #73801bb0
+# %% ../nbs/60_cli.ipynb #8a13c84f
 _COMMANDS = dict(diagnose=_diagnose_command, card=_card_command, checks=_checks_command, train=_train_command, sample=_sample_command, examine=_examine_command)
 
-# %% ../nbs/60_cli.ipynb #be7e9647
+# %% ../nbs/60_cli.ipynb #896d6767
 def _arguments(argv: list[str]) -> argparse.Namespace:
     "The arguments; of `train`, overrides may stand anywhere."
     p = _parser()

@@ -6,30 +6,30 @@
 __all__ = ['CONTENT', 'content', 'mismatched', 'Use', 'total_nats', 'condition_use', 'serves', 'ridge', 'permutation_z', 'Probe',
            'features', 'probe', 'rule_errors', 'told_as', 'best_w', 'use_panel']
 
-# %% ../nbs/53c_condition.ipynb #4c39e694
+# %% ../nbs/53c_condition.ipynb #95bfe655
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# %% ../nbs/53c_condition.ipynb #8cc300ab
+# %% ../nbs/53c_condition.ipynb #5741329f
 from .core import Denoiser, LabError, masked_mean, rng
 from .plot import Curve, Panel
 from .precond import NullDenoiser
 from .subject import Diff, Noisy, ask, cond_of, nats, paired
 
-# %% ../nbs/53c_condition.ipynb #fdc94fe4
+# %% ../nbs/53c_condition.ipynb #2a12a95c
 CONTENT = ("label", "vec", "context", "image") # keys of cond that say something about the row
 
-# %% ../nbs/53c_condition.ipynb #0cc1aa1f
+# %% ../nbs/53c_condition.ipynb #340f96f9
 def content(
     cond: dict | None, # condition of a batch
 ) -> list[str]: # those of `CONTENT`
     "The keys of a condition that say something (a mask does not)."
     return [k for k in CONTENT if k in (cond or {})]
 
-# %% ../nbs/53c_condition.ipynb #5dd06310
+# %% ../nbs/53c_condition.ipynb #fac41d66
 def _places(v, mask, gen):
     "Features of the points of each set in a random order of its real points."
     b, n = v.shape[:2]
@@ -38,13 +38,13 @@ def _places(v, mask, gen):
     index = torch.empty_like(to).scatter_(1, to, source).to(v.device)
     return v.gather(1, index[..., None].expand_as(v))
 
-# %% ../nbs/53c_condition.ipynb #9b198c93
+# %% ../nbs/53c_condition.ipynb #fbcb4163
 def _spread_within(v, mask): # share of the variance of points' features that lies inside the sets
     m = torch.ones_like(v[..., :1]) if mask is None else mask[..., None].to(v)
     inside, total = ((m * (v - c)).square().sum() for c in (masked_mean(v, mask)[:, None], (m * v).sum((0, 1)) / m.sum()))
     return float(inside / total.clamp_min(1e-30))
 
-# %% ../nbs/53c_condition.ipynb #68d382a4
+# %% ../nbs/53c_condition.ipynb #7351bbe2
 def mismatched(
     cond: dict, # condition of a batch
     gen: torch.Generator | None = None, # of the order
@@ -62,7 +62,7 @@ def mismatched(
         else: out[k] = v[to.to(v.device)]
     return out
 
-# %% ../nbs/53c_condition.ipynb #fbef91b3
+# %% ../nbs/53c_condition.ipynb #97d85704
 @dataclass
 class Use:
     "Squared errors (mean over coordinates, data units squared) of each row at each level under different conditions."
@@ -82,7 +82,7 @@ class Use:
     def total(self, a: str = "wrong", b: str = "true") -> Diff: # nats over all levels
         return paired(total_nats(self.sigmas, getattr(self, a) - getattr(self, b), self.dims))
 
-# %% ../nbs/53c_condition.ipynb #24a2d18b
+# %% ../nbs/53c_condition.ipynb #e0063628
 def total_nats(
     sigmas: Float[Tensor, " k"], # levels, rising
     excess: Float[Tensor, " k n"], # difference of squared errors, mean over coordinates
@@ -91,20 +91,20 @@ def total_nats(
     "Nats of each row, over all levels."
     return nats(sigmas, excess.mT, torch.as_tensor(dims).reshape(-1, 1)).sum(1)
 
-# %% ../nbs/53c_condition.ipynb #3ecdfe2a
+# %% ../nbs/53c_condition.ipynb #88018f11
 def _without(cond, null=None): # what "nothing known" is: the content left out, or the entries of `null` put in
     n = {k: v for k, v in cond.items() if k not in CONTENT}
     return n | {k: v.expand(len(cond[k]), *v.shape[1:]) if len(v) == 1 else v for k, v in null.items()} if null else n or None
 
-# %% ../nbs/53c_condition.ipynb #9a1844ac
+# %% ../nbs/53c_condition.ipynb #70bcbd67
 def _answer(D, noisy, i, cond): return noisy.valid(ask(D, noisy.x(i), float(noisy.sigmas[i]), cond))
 
-# %% ../nbs/53c_condition.ipynb #90fa287c
+# %% ../nbs/53c_condition.ipynb #eb494ad7
 def _tries_none(D, noisy, cond): # can it be asked without a condition?
     try: return bool(_answer(D, noisy, 0, cond).isfinite().all())
     except Exception: return False
 
-# %% ../nbs/53c_condition.ipynb #433d22ca
+# %% ../nbs/53c_condition.ipynb #e1d537a0
 def condition_use(
     D: Denoiser, # whom
     noisy: Noisy, # held-out rows with a condition, and noise
@@ -127,7 +127,7 @@ def condition_use(
     true, wrong, bar, u, push, between = map(torch.stack, zip(*out))
     return Use(noisy.sigmas, noisy.dims, true, wrong, bar, *((u, push) if asked else (None, None)), between.mT, changed, quiet)
 
-# %% ../nbs/53c_condition.ipynb #21219673
+# %% ../nbs/53c_condition.ipynb #09889a88
 def serves(
     use: Use, # measured
     z: float = 3., # standard errors that count as more than nothing
@@ -141,7 +141,7 @@ def serves(
     held = (gain > 0) & (c >= (1 - share) / 2) & (c - gain / gain.sum() <= (1 + share) / 2)
     return float(use.sigmas[held][0]), float(use.sigmas[held][-1])
 
-# %% ../nbs/53c_condition.ipynb #6cce6784
+# %% ../nbs/53c_condition.ipynb #114c9b5b
 def ridge(
     z: Float[Tensor, "n f"], # features
     y: Float[Tensor, "n p"], # what is to be predicted
@@ -159,7 +159,7 @@ def ridge(
         if best is None or gcv < best[0]: best = gcv, S / (S**2 + lam)
     return y_mean + scaled(z_new) @ (Vt.mT @ (best[1][:, None] * proj))
 
-# %% ../nbs/53c_condition.ipynb #119add64
+# %% ../nbs/53c_condition.ipynb #c0340772
 def permutation_z(
     y: Float[Tensor, "s n p"], # truth: s sets of n rows; rows change places inside a set
     y_hat: Float[Tensor, "s n p"], # predictions made from elsewhere
@@ -172,7 +172,7 @@ def permutation_z(
     sd = var.sum().sqrt()
     return float((y * y_hat).sum() / sd.clamp_min(1e-300))
 
-# %% ../nbs/53c_condition.ipynb #564d46bc
+# %% ../nbs/53c_condition.ipynb #54b7d65f
 @dataclass
 class Probe:
     "What a simple rule makes of the condition of held-out rows."
@@ -183,7 +183,7 @@ class Probe:
     @property
     def best(self) -> float: return max(self.z, self.z_pairs or 0.)
 
-# %% ../nbs/53c_condition.ipynb #75cfafe9
+# %% ../nbs/53c_condition.ipynb #20017913
 def features(
     rows, # Rows with a condition
     classes: Tensor | None = None, # labels that are known; None: those that occur
@@ -196,20 +196,20 @@ def features(
         if k == "label": v = v[:, None] == (v.unique() if classes is None else classes)
         if points: v = v if k == "context" else v.flatten(1)[:, None].expand(-1, points, -1)
         elif k == "context": v = masked_mean(v, rows.mask)
-        out.append(v.double() if points else v.double().flatten(1))
+        out.append((v.double() if points else v.double().flatten(1)).nan_to_num(0.))            # nan: not given
     z = torch.cat(out, -1)
     if z.shape[-1] > 256: z = z @ torch.randn(z.shape[-1], 256, generator=rng(0, "project"), dtype=torch.float64) / z.shape[-1]**.5
     mask = rows.mask.cpu() if points and rows.mask is not None else torch.ones(z.shape[:-1], dtype=torch.bool)
     return z, x if points else x.flatten(1), mask
 
-# %% ../nbs/53c_condition.ipynb #3e93e610
+# %% ../nbs/53c_condition.ipynb #07a452f7
 def _two_halves(z, y, mask): # each half predicted by a fit on the other
     half, out = len(y) // 2, torch.zeros_like(y)
     for a, b in ((slice(0, half), slice(half, None)), (slice(half, None), slice(0, half))):
         out[b][mask[b]] = ridge(z[a][mask[a]], y[a][mask[a]], z[b][mask[b]])
     return out
 
-# %% ../nbs/53c_condition.ipynb #8c5d4914
+# %% ../nbs/53c_condition.ipynb #087480d2
 def _pair_z(z, x, mask, gen): # do features of points tell the distances of pairs? Each point is in one pair
     def take(v, index): return v.gather(1, index[..., None].expand(-1, -1, v.shape[2]))
     p = torch.rand(mask.shape, generator=gen).add(2 * ~mask).argsort(1)         # real points first, in random order
@@ -219,7 +219,7 @@ def _pair_z(z, x, mask, gen): # do features of points tell the distances of pair
     d2 = d2.sum(-1, keepdim=True)
     return permutation_z(d2, _two_halves(dz, d2, real), real)
 
-# %% ../nbs/53c_condition.ipynb #acb4cf2b
+# %% ../nbs/53c_condition.ipynb #92bc37db
 def probe(
     rows, # held-out Rows with a condition
     seed: int = 0, # of the pairs
@@ -232,7 +232,7 @@ def probe(
     z_raw = permutation_z(*((y, y_hat, mask) if sets else (v[:2 * h].reshape(2, h, -1) for v in (y, y_hat))))
     return Probe(y_hat.reshape(rows.x0.shape).to(rows.x0), r2, z_raw, _pair_z(z, y, mask, rng(seed, "pairs")) if sets and y.shape[1] > 3 else None)
 
-# %% ../nbs/53c_condition.ipynb #5fdc53b9
+# %% ../nbs/53c_condition.ipynb #7d692568
 def rule_errors(
     noisy: Noisy, # held-out rows and noise
     y_hat: Float[Tensor, " n *d"] | None = None, # centre of each row; None: the mean of the rows
@@ -246,7 +246,7 @@ def rule_errors(
     v = mean((x0 - centre).square())
     return torch.stack([noisy.mean((centre + v / (v + s**2) * (noisy.x(i).double() - centre) - x0).square()) for i, s in enumerate(noisy.sigmas.tolist())])
 
-# %% ../nbs/53c_condition.ipynb #dee97227
+# %% ../nbs/53c_condition.ipynb #a61f00e1
 def told_as(
     D: Denoiser, # whom
     noisy: Noisy, # held-out rows with cond["label"]
@@ -257,7 +257,7 @@ def told_as(
     true, label = errors(noisy.cond), noisy.cond["label"]
     return torch.stack([total_nats(noisy.sigmas, errors(noisy.cond | dict(label=torch.full_like(label, c))) - true, noisy.dims) for c in classes], 1)
 
-# %% ../nbs/53c_condition.ipynb #fae7e99d
+# %% ../nbs/53c_condition.ipynb #516e7874
 def best_w(
     use: Use, # with answers told nothing
 ) -> Diff: # over all levels, in nats; 1 for exact denoisers
@@ -266,7 +266,7 @@ def best_w(
     w = .5 + gain.mean() / (2 * q.mean())
     return Diff(w, (gain - (2 * w - 1) * q).std() / (2 * q.mean() * len(q)**.5))
 
-# %% ../nbs/53c_condition.ipynb #f82fe730
+# %% ../nbs/53c_condition.ipynb #593034c9
 def use_panel(
     use: Use, # measured
     offered: Float[Tensor, " k n"] | None = None, # error that the simple rule saves by reading the condition, row by row

@@ -4,25 +4,25 @@
 
 # %% auto #0
 __all__ = ['Told', 'bare', 'told', 'Shown', 'shown', 'fed', 'witnesses', 'renamed_classes', 'condition_used', 'condition_names',
-           'condition_none', 'condition_pushed']
+           'Overheard', 'condition_none', 'condition_pushed']
 
-# %% ../nbs/53ca_condition_checks.ipynb #456f0a28
+# %% ../nbs/53ca_condition_checks.ipynb #edaada02
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# %% ../nbs/53ca_condition_checks.ipynb #b19cb43a
+# %% ../nbs/53ca_condition_checks.ipynb #c1483a32
 from .condition import Probe, Use, best_w, condition_use, content, features, probe, ridge, rule_errors, serves, told_as, total_nats, use_panel
-from .core import Denoiser, rng
+from .core import Denoiser
 from .data.rows import Rows
 from .finding import Finding, Note, Unknown
 from .guidance import AutoGuided, Guided
 from .plot import Panel
 from .precond import NullDenoiser
-from .subject import Diff, Feed, Measured, Noisy, Subject, cond_of, live, paired, untouched
+from .subject import Diff, Feed, Measured, Noisy, Subject, cond_of, live, paired
 
-# %% ../nbs/53ca_condition_checks.ipynb #05d1a0a0
+# %% ../nbs/53ca_condition_checks.ipynb #5e88f956
 @dataclass
 class Told:
     "What is known of a denoiser and its condition."
@@ -36,14 +36,14 @@ class Told:
     keys: str # of the condition
     panel: Panel # the picture
 
-# %% ../nbs/53ca_condition_checks.ipynb #00bb7a64
+# %% ../nbs/53ca_condition_checks.ipynb #f66d2796
 def bare(
     D: Denoiser, # guided or not
 ) -> Denoiser: # with its guidance off
     "What a guided denoiser guides."
     return D.D if isinstance(D, Guided | AutoGuided) else D
 
-# %% ../nbs/53ca_condition_checks.ipynb #6d14332d
+# %% ../nbs/53ca_condition_checks.ipynb #3fd205e0
 def told(
     m: Measured, # of a subject whose data have a condition
 ) -> Told:
@@ -58,22 +58,31 @@ def told(
     learnt = max(float(nat(best - v).mean) for v in (use.true, use.none) if v is not None)
     return Told(use, p, gain, use.total(), nat(gain), learnt, none, ", ".join(content(noisy.cond)), use_panel(use, gain))
 
-# %% ../nbs/53ca_condition_checks.ipynb #bf6e82c3
+# %% ../nbs/53ca_condition_checks.ipynb #33a9afb7
 @dataclass
 class Shown:
     "How the conditions of training rows agree with the data, against held-out rows."
     rho: Diff # 1: as on held-out rows; 0: not at all
     absent: float # share of rows without a condition
     n: int # rows seen
+    names: dict[int, int] | None = None # class -> what it is called in training, if that is another order of the same names
 
-# %% ../nbs/53ca_condition_checks.ipynb #b9145020
+# %% ../nbs/53ca_condition_checks.ipynb #9f6f9eb9
 def _agreement(y, y_hat, blocks=20): # cosine and its standard error, by leaving out a block at a time
     y, y_hat = (v - v.mean(0) for v in (y, y_hat))
     parts = torch.stack([torch.stack([v.sum() for v in p]) for p in zip(*(torch.tensor_split(v, blocks) for v in (y * y_hat, y**2, y_hat**2)))])
     def cos(s): return s[..., 0] / (s[..., 1] * s[..., 2]).sqrt().clamp_min(1e-300)
     return Diff(cos(parts.sum(0)), (cos(parts.sum(0) - parts).var(correction=0) * (blocks - 1)).sqrt())
 
-# %% ../nbs/53ca_condition_checks.ipynb #8a6d1696
+# %% ../nbs/53ca_condition_checks.ipynb #a1159801
+def _names(z, y, z_new, y_new, classes, enough): # which class the rows told c look like; None: the same, or no order of the names makes sense
+    own, theirs = ((v.mT @ w) / v.sum(0).clamp_min(1)[:, None] for v, w in ((z, y), (z_new, y_new)))
+    like = torch.cdist(theirs, own).argmin(1)
+    back = like.argsort()
+    if len(like.unique()) < len(like) or (like == torch.arange(len(like))).all(): return None
+    return dict(zip(classes.tolist(), classes[back].tolist())) if _agreement(y_new, ridge(z, y, z_new[:, back])).mean > enough else None
+
+# %% ../nbs/53ca_condition_checks.ipynb #8027b1e2
 def shown(
     rows, # Rows of training, as the network gets them
     held, # held-out Rows
@@ -87,9 +96,10 @@ def shown(
     absent = 1 - float(told.sum() / mask_new.sum())
     if told.sum() < 100: return Shown(Diff(torch.tensor(0.), torch.tensor(float("inf"))), absent, len(rows))
     here, there = _agreement(y[mask], p.y_hat.double().cpu().reshape(y.shape)[mask]), _agreement(y_new[told], ridge(z[mask], y[mask], z_new[told]))
-    return Shown(Diff(there.mean / here.mean, there.se / here.mean), absent, len(rows))
+    names = None if content(rows.cond) != ["label"] else _names(z[mask], y[mask], z_new[told], y_new[told], classes, float(here.mean) / 2)
+    return Shown(Diff(there.mean / here.mean, there.se / here.mean), absent, len(rows), names)
 
-# %% ../nbs/53ca_condition_checks.ipynb #305f0180
+# %% ../nbs/53ca_condition_checks.ipynb #781be60a
 def fed(
     m: Measured, # of a subject with a feed
     rows: int = 1024, # to be seen
@@ -102,7 +112,7 @@ def fed(
     mask = cond.pop("mask", None)
     return Rows(torch.cat([f.x0 for f in out]), cond or None, mask)
 
-# %% ../nbs/53ca_condition_checks.ipynb #589599a3
+# %% ../nbs/53ca_condition_checks.ipynb #76c489db
 def witnesses(
     m: Measured, # of a subject whose data have a condition
 ) -> list[tuple[str, Shown]]: # who says it, what
@@ -112,10 +122,10 @@ def witnesses(
     if s.train is not None and content(getattr(s.train, "cond", None)): out.append(("the training rows", m.train.rows))
     return [(who, shown(rows, m.held.rows, p)) for who, rows in out]
 
-# %% ../nbs/53ca_condition_checks.ipynb #2107112f
+# %% ../nbs/53ca_condition_checks.ipynb #8e173c3b
 def _informative(k, z): return k.probe.z > z and float(k.offered.mean) > .1 or (k.probe.z_pairs or 0) > z
 
-# %% ../nbs/53ca_condition_checks.ipynb #d4a2c39e
+# %% ../nbs/53ca_condition_checks.ipynb #ceba7531
 def renamed_classes(
     m: Measured, # of a subject whose data have labels
 ) -> tuple[dict[int, int], list[str]] | None: # class -> the name it was learnt under, and numbers; None: as it should be
@@ -136,16 +146,16 @@ def renamed_classes(
             says.append(f"class {c} told {out[c]}: {d.mean:.1f} +- {d.se:.1f} nats better than told the truth")
     return (out, says) if 1 < len(out) == len(set(out.values())) else None
 
-# %% ../nbs/53ca_condition_checks.ipynb #1136a82e
+# %% ../nbs/53ca_condition_checks.ipynb #d4c786ba
 def _numbers(k): return f"told the truth it gains {k.used.mean:.2f} +- {k.used.se:.2f} nats over being told the {k.keys} of another row; a simple rule that reads it gains {k.offered.mean:.2f} on the Wiener filter; learnt in all {k.learnt:.1f}"
 
-# %% ../nbs/53ca_condition_checks.ipynb #c34e6f1d
+# %% ../nbs/53ca_condition_checks.ipynb #c905a13a
 def _unused(k, z): # less than a quarter of what is offered, by a network that has learnt half as much
     known = k.probe.z > z and k.offered.mean > 1
     reference = float(k.offered.mean) if known else k.learnt
     return float(k.used.mean + z * k.used.se) < reference / 4 and k.learnt > max(1., reference / 2)
 
-# %% ../nbs/53ca_condition_checks.ipynb #420ad9a3
+# %% ../nbs/53ca_condition_checks.ipynb #2f3e8fe7
 @live()
 def condition_used(
     s: Subject, # whose data have a condition
@@ -167,7 +177,8 @@ def condition_used(
                       [_numbers(k), data, *([f"told nothing it is {alone.mean:.2f} +- {alone.se:.2f} nats better than told the truth"] if alone else [])], "Pass the batch's condition to the denoiser in training.", [k.panel])
     elif strangers:
         w, v = strangers
-        yield Finding("labels_permuted", "high", .95, f"In {w} the {k.keys} belongs to other rows: it says {100 * max(0., float(v.rho.mean)):.0f} % of what it says of held-out rows.",
+        yield Finding("labels_permuted" if v.names else "context_ignored", "high", .95, f"In {w} the {k.keys} " + (f"has other names: {', '.join(f'{a} is called {b}' for a, b in list(v.names.items())[:5])}." if v.names
+                      else f"belongs to other rows: it says {100 * max(0., float(v.rho.mean)):.0f} % of what it says of held-out rows, so nothing can be learnt from it."),
                       [f"agreement with the data, relative to held-out rows: {v.rho.mean:.2f} +- {v.rho.se:.2f} over {v.n} rows", data, _numbers(k)], "Shuffle data and conditions together; join them by name, not by position.", [k.panel])
     elif informs and _unused(k, z) and not m.of(renamed_classes):
         yield Finding("context_ignored", "high", .9, f"The {k.keys} is ignored: it tells {100 * max(0., float(k.used.mean / k.offered.mean if k.probe.z > z and k.offered.mean > 1 else k.used.mean / k.learnt)):.0f} % of what a simple rule reads in it, while the rest has been learnt.",
@@ -175,7 +186,7 @@ def condition_used(
     elif informs: yield from _well(k, z)
     else: yield Note(f"the {k.keys} says nothing that a simple rule can read: {k.probe.best:.1f} standard deviations from chance; used: {k.used.mean:.2f} +- {k.used.se:.2f} nats", [k.panel])
 
-# %% ../nbs/53ca_condition_checks.ipynb #f3edd0fc
+# %% ../nbs/53ca_condition_checks.ipynb #73875b99
 def _well(k, z): # the condition informs, and nothing speaks against its use
     if not k.used.mean - z * k.used.se > 0:
         yield Unknown(f"is the {k.keys} used? {_numbers(k)}", "train further, or show the training log and the trainer's batches")
@@ -184,7 +195,7 @@ def _well(k, z): # the condition informs, and nothing speaks against its use
     yield Note(f"the {k.keys} is used: {_numbers(k)}" + (f"; it acts between sigma {band[0]:.3g} and {band[1]:.3g}, where guidance can help" if band else "")
                + (f"; the guidance weight of least error is {best.mean:.2f} +- {best.se:.2f}" if best is not None else ""), [k.panel])
 
-# %% ../nbs/53ca_condition_checks.ipynb #c3489ee4
+# %% ../nbs/53ca_condition_checks.ipynb #5db43172
 @live()
 def condition_names(s, m):
     "Do the labels mean the same to the network and to the data?"
@@ -196,28 +207,35 @@ def condition_names(s, m):
     how = f"all shifted by {shift.pop()}" if len(shift) == 1 and len(names) == n else ", ".join(f"{a} as {b}" for a, b in list(names.items())[:6])
     yield Finding("labels_permuted", "high", .95, f"The network learnt {len(names)} of {n} classes under other names: {how}.", says[:4], "Compare the label tables of training and evaluation; save the table with the model.", [m.of(told).panel])
 
-# %% ../nbs/53ca_condition_checks.ipynb #79c898f0
-class _Ear:
-    "A denoiser that notes whether it is ever told nothing."
-    def __init__(self, D): self.D, self.sigma_data, self.none = D, D.sigma_data, False
+# %% ../nbs/53ca_condition_checks.ipynb #a8833568
+class Overheard:
+    "A denoiser that notes whether it is asked without its condition."
+    def __init__(self,
+                 D: Denoiser): # who answers
+        self.D, self.sigma_data, self.bare = D, D.sigma_data, False
     def __call__(self, x, sigma, cond=None):
-        self.none |= not content(cond)
+        label = None if cond is None else cond.get("label")
+        self.bare |= not content(cond) or label is not None and self.known is not None and not torch.isin(label.cpu(), self.known).all().item()
         return self.D(x, sigma, cond)
+    known: Tensor | None = None # the labels that are classes
 
-# %% ../nbs/53ca_condition_checks.ipynb #808d5eb3
-def _asks_none(s): # is there guidance anywhere?
-    w = s.card["conditioning.guidance"] if s.card is not None and s.card.has("conditioning.guidance") else 1
-    if isinstance(s.D, Guided) or w != 1 or not s.has("sampler", "schedule"): return isinstance(s.D, Guided) or w != 1
-    rows, ear = s.data[:4], _Ear(s.D)                               # the sampler may guide by itself: listen to what it asks
-    with untouched(s.D): s.sampler(ear, float(s.schedule[0]) * torch.randn(rows.x0.shape, generator=rng(0, "ear")).to(rows.x0), s.schedule, cond=cond_of(rows), seed=0)
-    return ear.none
+# %% ../nbs/53ca_condition_checks.ipynb #85d937ca
+def _asks_none(m): # is there guidance anywhere: in the denoiser, in the sampler, on the card?
+    s, rows = m.s, m.held.rows[:8]
+    if isinstance(s.D, Guided) or s.card is not None and s.card.has("conditioning.guidance") and s.card["conditioning.guidance"] != 1: return True
+    if s.sampler is None or s.schedule is None: return False
+    spy, x = Overheard(s.D), s.schedule[0].item() * torch.randn(rows.x0.shape, generator=m.gen("spy")).to(rows.x0)
+    spy.known = m.held.rows.cond["label"].cpu().unique() if "label" in rows.cond else None
+    try: s.sampler(spy, x, s.schedule, cond=cond_of(rows), seed=0)
+    except Exception: return False
+    return spy.bare
 
-# %% ../nbs/53ca_condition_checks.ipynb #0ef63dac
+# %% ../nbs/53ca_condition_checks.ipynb #94361587
 def _never_dropped(m): # what shows that training always tells the condition; 500 rows of which 2 % are not told show none once in 20,000 times
     card = [m.s.card.cite("conditioning.dropout")] if m.s.card is not None and m.s.card.has("conditioning.dropout") and m.s.card["conditioning.dropout"] == 0 else []
     return card + [f"{who}: none of {v.n} rows is without its condition" for who, v in witnesses(m) if who.startswith("the trainer") and v.absent == 0 and v.n >= 500]
 
-# %% ../nbs/53ca_condition_checks.ipynb #a101e20a
+# %% ../nbs/53ca_condition_checks.ipynb #b0501506
 @live()
 def condition_none(s, m):
     "Is the answer to no condition learnt?"
@@ -226,17 +244,16 @@ def condition_none(s, m):
     if k.use.none is None or k.use.changed == 0 or not k.used.mean > max(k.offered.mean / 4, z * k.used.se): return
     worse, wrong, excess = k.use.total("none", "bar"), k.use.total("wrong", "bar"), k.none_excess
     share, never = float(worse.mean / wrong.mean), _never_dropped(m)
-    asks = _asks_none(s)
-    if never and asks:
-        yield Finding("null_token_untrained", "high", .95, f"Sampling asks for the answer without {k.keys}, which training never showed.", [*never, f"told nothing, the denoiser is {excess.mean:.1f} +- {excess.se:.1f} nats worse than a Wiener filter, which knows nothing either", _numbers(k)], "Drop the condition from a tenth of the training rows.", [k.panel])
-    elif excess.mean > max(1., z * excess.se) and (never or worse.mean - z * worse.se > wrong.mean / 2):
-        yield Finding("null_token_untrained", "high" if asks else "low", .9, f"What stands for no {k.keys} is not learnt: told nothing, the denoiser is {excess.mean:.1f} +- {excess.se:.1f} nats worse than a Wiener filter, which knows nothing either."
-                      + ("" if asks else " It matters once guidance or unconditional samples are wanted."),
-                      [*never, f"from the mean of the wrong answers (0) to a wrong answer (1) it stands at {share:.2f}", _numbers(k)], "Drop the condition from a tenth of the training rows.", [k.panel])
-    elif excess.mean > max(1., z * excess.se): yield Unknown(f"is no {k.keys} learnt? Told nothing, the denoiser is {excess.mean:.1f} nats worse than a Wiener filter", "show the trainer's batches: is the condition ever dropped? If it is, train further")
+    bad, near = excess.mean > max(1., z * excess.se), lambda share: worse.mean - z * worse.se > wrong.mean * share
+    if bad and (never or near(.5)) or never and near(.1):
+        asked = _asks_none(m)
+        yield Finding("null_token_untrained", "high" if asked else "low", .95 if never else .85, f"What stands for no {k.keys} is not learnt: told nothing, the denoiser is " + (f"{worse.mean:.1f} +- {worse.se:.1f} nats worse than the mean of its own answers under wrong conditions." if near(.1) else f"{excess.mean:.1f} +- {excess.se:.1f} nats worse than a Wiener filter, which knows nothing either.")
+                      + (" Guidance moves away from it." if asked else " It matters once guidance or unconditional samples are wanted."),
+                      [*never, f"beyond a Wiener filter, which knows nothing either: {excess.mean:.1f} +- {excess.se:.1f} nats (below 0 is better)", f"from the mean of the wrong answers (0) to a wrong answer (1) it stands at {share:.2f}", _numbers(k)], "Drop the condition from a tenth of the training rows.", [k.panel])
+    elif bad: yield Unknown(f"is no {k.keys} learnt? Told nothing, the denoiser is {excess.mean:.1f} nats worse than a Wiener filter", "show the trainer's batches: is the condition ever dropped? If it is, train further")
     else: yield Note(f"told no {k.keys}, the denoiser is {-excess.mean:.1f} +- {excess.se:.1f} nats better than a Wiener filter")
 
-# %% ../nbs/53ca_condition_checks.ipynb #1c3c7ff5
+# %% ../nbs/53ca_condition_checks.ipynb #ea2c0b4a
 @live()
 def condition_pushed(s, m):
     "Does guidance push too far?"

@@ -99,7 +99,7 @@ def _drop(cond, task, n_classes, first, gen):
     "The condition after dropping; `first` samples belong to processes before this one."
     if cond is None or not task.cond_drop: return cond
     torch.rand(first, generator=gen)
-    return drop_cond(cond, task.cond_drop, task.n_classes or n_classes, gen)
+    return drop_cond(cond, task.cond_drop, task.n_classes or n_classes, gen, ("label", "vec", "image", "context"))
 
 # %% ../nbs/43a_step.ipynb #11e17448
 def draw_batch(

@@ -6,7 +6,7 @@
 __all__ = ['System', 'healthy', 'Sets', 'tissue_sets', 'set_rows', 'level_weight', 'Parts', 'every_loss', 'scale_table',
            'open_loop', 'train_system']
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #ed7220ac
+# %% ../../../nbs/cases/st/02c_system.ipynb #85acc9f2
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #6d5e6856
+# %% ../../../nbs/cases/st/02c_system.ipynb #3c8dad1a
 from ...ckpt import load_ckpt, save_ckpt
 from ...core import Denoiser, LabError, centre, masked_mean, rng, sigma_like
 from ...data.anndata import Encoder, Tissue, split_cells
@@ -37,7 +37,7 @@ from .losses import (WEIGHTS, Clamped, align_loss, default_gates, edge_loss, gra
     invariance_loss, knn_scale, nca_loss, out_scale, rms, scale_clamp, score_loss, subspace_loss)
 from .model import TissueNet
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #1c7505a5
+# %% ../../../nbs/cases/st/02c_system.ipynb #911b4fd1
 @dataclass(frozen=True)
 class System:
     "Every setting of the training; the defaults are those of seed 000."
@@ -64,7 +64,7 @@ class System:
     @property
     def law(self) -> LogNormal: return LogNormal(self.P_mean, self.P_std) # of the levels, without a cap
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #c961984f
+# %% ../../../nbs/cases/st/02c_system.ipynb #63a237ab
 def healthy(
     **changes, # other settings
 ) -> System:
@@ -73,7 +73,7 @@ def healthy(
     s = replace(System(), **plain | changes)
     return s if "P_mean" in changes else replace(s, P_mean=-1.2 + math.log(s.sigma_data / .5))
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #3cc74cbf
+# %% ../../../nbs/cases/st/02c_system.ipynb #74024599
 @dataclass
 class Sets:
     "Minisets of training and of held-out cells, and what made their features."
@@ -83,7 +83,7 @@ class Sets:
     unit: float # radii of the slide in a unit of the coordinates
     dim: int # columns of the target
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #ac8922b5
+# %% ../../../nbs/cases/st/02c_system.ipynb #c9c9ac24
 def tissue_sets(
     t: Tissue, # sections with places
     s: System, # frame, columns and sigma_data
@@ -103,7 +103,7 @@ def tissue_sets(
     unit = spread(cut(train, 1., 4.).rows())[0] * (own / dim)**.5 / s.sigma_data
     return Sets(cut(train, unit, 4.), cut(held, unit, 4. * share / (1 - share)), enc, unit, dim)
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #e19919e5
+# %% ../../../nbs/cases/st/02c_system.ipynb #5cb1dd41
 def set_rows(
     sets: Sets, # both kinds
     n: int, # minisets wanted
@@ -115,7 +115,7 @@ def set_rows(
     r = source[torch.randint(len(source), (n,), generator=rng(seed, "sets", held))]
     return Rows(nn.functional.pad(r.x0, (0, sets.dim - r.x0.shape[-1])), r.cond, r.mask)
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #82876d87
+# %% ../../../nbs/cases/st/02c_system.ipynb #26e31c74
 def level_weight(
     sigma: Float[Tensor, " b"], # levels, data units
     s: System, # the boosts
@@ -124,7 +124,7 @@ def level_weight(
     up = s.boost_factor * (sigma / s.boost_above)**s.boost_power
     return edm_weight(sigma, s.sigma_data) * torch.where(sigma > s.boost_above, up, 1.)
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #0138081c
+# %% ../../../nbs/cases/st/02c_system.ipynb #abcbd468
 @dataclass
 class Parts:
     "All losses of a batch, before they become one number."
@@ -138,40 +138,40 @@ class Parts:
         mean = {k: float((v * self.passed[k]).sum() / self.passed[k].sum().clamp_min(1)) for k, v in self.each.items()}
         return dict(losses=mean, passed={k: float(v.float().mean()) for k, v in self.passed.items()}, pinned=float(self.clamped.pinned.float().mean()), hidden=float(self.clamped.hidden.mean()))
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #9caed71b
+# %% ../../../nbs/cases/st/02c_system.ipynb #ce630c0b
 def _told(H, mask, drop, gen):
     "The denoiser's condition; a share of the sets is told nothing."
     lost = torch.rand(len(H), generator=gen) < drop
     return dict(mask=mask, H=torch.where(lost.to(H.device)[:, None, None], torch.nan, H))
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #58577954
+# %% ../../../nbs/cases/st/02c_system.ipynb #950cef3e
 def _answer(D, x, sigma, cond, p, gen):
     "The answer, of the second pass in a share p of the batches."
     if torch.rand((), generator=gen) >= p: return D(x, sigma, cond)
     with torch.no_grad(): first = D(x, sigma, {k: v.detach() for k, v in cond.items()})
     return D(x, sigma, with_answer(cond, first, sigma, D.sigma_data))
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #3a58004f
+# %% ../../../nbs/cases/st/02c_system.ipynb #74f3168e
 def _in_other_company(net, b, mask):
     "The context of the core in other company: cells outside of it come from the next set of the batch."
     core, Z = b.cond["core"] & mask, b.cond["context"]
     swap = mask & ~core & mask.roll(1, 0)
     return core, net.encode(b.cond | dict(context=torch.where(swap[..., None], Z.roll(1, 0), Z)))
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #d5272202
+# %% ../../../nbs/cases/st/02c_system.ipynb #e56295c3
 def _geometry(G, A, V, x, c_skip, mask):
     "The losses of the denoiser's arrangement by name, each as a promise."
     return dict(gram=lambda: gram_loss(G, V, mask), gram_scale=lambda: gram_scale(G, V, mask), edge=lambda: edge_loss(G, V, mask), knn_nca=lambda: nca_loss(G, V, mask),
                 out_scale=lambda: out_scale(A, V, mask), gram_learn=lambda: gram_learn(A, V, x, c_skip, mask), knn_scale=lambda: knn_scale(centre(A, mask), V, mask), subspace=lambda: subspace_loss(A, mask))
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #591d978d
+# %% ../../../nbs/cases/st/02c_system.ipynb #cfa34e57
 def _gated(each, gates, c_skip):
     "Which samples count for which loss."
     all_, score = torch.ones_like(c_skip, dtype=torch.bool), -c_skip.log()
     fixed = dict(out_scale=c_skip < .25) if gates is not None else {}
     return {k: gates[k](score) if gates and k in gates else fixed.get(k, all_) for k in each}
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #45c69a83
+# %% ../../../nbs/cases/st/02c_system.ipynb #ff764887
 def every_loss(
     D: Precond, # around a `TissueNet`
     b: Batch, # a batch as `draw_batch` gives it, its levels of shape b
@@ -196,7 +196,7 @@ def every_loss(
     def mean(k): return score_loss(err2, w, s.normaliser) if k == "score" else (each[k] * passed[k]).sum() / passed[k].sum().clamp_min(1)
     return Parts({k: v.detach() for k, v in each.items()}, passed, sum(s.weights[k] * mean(k) for k in each), A.detach(), seen)
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #47c70cdd
+# %% ../../../nbs/cases/st/02c_system.ipynb #0e5818d0
 def _company(D, b, told, A, mask):
     "Invariance of the core's distances to the company; zero where every cell is core."
     if "core" not in (b.cond or {}) or bool((b.cond["core"] | ~mask).all()): return torch.zeros(len(A))
@@ -204,19 +204,19 @@ def _company(D, b, told, A, mask):
     keep = ~told["H"].isnan().any(-1, keepdim=True)
     return invariance_loss(A, D(b.x, b.sigma, told | dict(H=torch.where(keep, H, torch.nan))), core)
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #f74c0b6e
+# %% ../../../nbs/cases/st/02c_system.ipynb #27593784
 def _knn(V, A, mask, k):
     "Mean recall over the sets, and its chance."
     got = [knn_recall(v[m].double().numpy(), a[m].double().numpy(), min(k, int(m.sum()) - 1)) for v, a, m in zip(V.cpu(), A.cpu(), mask.cpu())]
     return tuple(float(sum(v) / len(got)) for v in zip(*got))
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #372af05f
+# %% ../../../nbs/cases/st/02c_system.ipynb #aa985aea
 def _seen_by(D, cond):
     "The condition with its context encoded, for many calls."
     net = next(m for m in D.modules() if isinstance(m, TissueNet))
     return dict(mask=cond["mask"], H=net.encode(cond))
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #8786e559
+# %% ../../../nbs/cases/st/02c_system.ipynb #f7e08be8
 @torch.no_grad()
 def scale_table(
     D: Denoiser, # in evaluation mode; a module around a `TissueNet`, or anything that needs no context
@@ -242,7 +242,7 @@ def scale_table(
         out.append(row | (dict(zip(("knn10", "chance"), _knn(V, A, mask, 10))) if knn else {}))
     return out
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #0fe9ff56
+# %% ../../../nbs/cases/st/02c_system.ipynb #9dff590f
 @torch.no_grad()
 def open_loop(
     S: SelfConditioned, # in evaluation mode, or any denoiser
@@ -263,14 +263,14 @@ def open_loop(
     knn10, chance = _knn(rows.x0, x, mask, 10)
     return dict(knn10=knn10, chance=chance, scale=float((x.square().sum() / rows.x0.square().sum()).sqrt()), trace=trace)
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #255d1853
+# %% ../../../nbs/cases/st/02c_system.ipynb #73081a92
 def _optimiser(D, s):
     "AdamW; the generator learns faster."
     own = {id(p) for p in D.net.generator.parameters()}
     groups = [dict(params=[p for p in D.parameters() if (id(p) in own) == g], scale=s.generator_lr if g else 1.) for g in (False, True)]
     return torch.optim.AdamW(groups, lr=s.lr, betas=(.9, .99), weight_decay=0.)
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #5f41554d
+# %% ../../../nbs/cases/st/02c_system.ipynb #95ed00e9
 class _State:
     "All that changes in a run, by name."
     def __init__(self, D, s, ema):
@@ -286,7 +286,7 @@ class _State:
         for k, v in self.kept.items(): v.load_state_dict(c.tensors[k])
         return c.step
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #f520dafb
+# %% ../../../nbs/cases/st/02c_system.ipynb #ba6e84b5
 def train_system(
     D: Precond, # around a `TissueNet`; trained in place
     rows, # training minisets: `Rows`, or a source that `batch` takes
@@ -317,7 +317,7 @@ def train_system(
         yield dict(step=i + 1, loss=parts.total.item(), lr=lr, grad_norm=norm, event=event, parts=parts, sigma=b.sigma, ema=state.ema) | (dict(stage=state.cur.stage, cap=state.cur.cap) if state.cur else {})
     D.eval()
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #0b7ea8d2
+# %% ../../../nbs/cases/st/02c_system.ipynb #34f8ad46
 def _move(D, opt, loss, s, i, steps):
     "One step of the optimiser: warm-up of 50 steps, cosine, gradient clipped to 1."
     lr = s.lr * min(1., (i + 1) / 50) * (1 + math.cos(math.pi * i / steps)) / 2
@@ -328,7 +328,7 @@ def _move(D, opt, loss, s, i, steps):
     if math.isfinite(norm): opt.step()
     return lr, norm
 
-# %% ../../../nbs/cases/st/02c_system.ipynb #42a73211
+# %% ../../../nbs/cases/st/02c_system.ipynb #5d343785
 def _tick(cur, D, held, s, i):
     "A step of the curriculum; now and then a probe at its cap."
     if cur is None: return ""
