@@ -99,6 +99,10 @@ def shown(
     names = None if content(rows.cond) != ["label"] else _names(z[mask], y[mask], z_new[told], y_new[told], classes, float(here.mean) / 2)
     return Shown(Diff(there.mean / here.mean, there.se / here.mean), absent, len(rows), names)
 
+# %% ../nbs/53ca_condition_checks.ipynb #8f8ca609
+def _untold(like, b): # what a batch says that comes without a condition
+    return like.new_full((b, *like.shape[1:]), torch.nan if like.is_floating_point() else like.dtype == torch.bool or -1)
+
 # %% ../nbs/53ca_condition_checks.ipynb #781be60a
 def fed(
     m: Measured, # of a subject with a feed
@@ -107,8 +111,9 @@ def fed(
     "Training rows as the trainer shows them."
     out, step = [], 0
     while sum(len(f.x0) for f in out) < rows and step < 64: out.append(m.s.feed(0, step)); step += 1
-    keys = [k for k in (out[0].cond or {}) if isinstance(out[0].cond[k], Tensor) and all(k in (f.cond or {}) and f.cond[k].shape[1:] == out[0].cond[k].shape[1:] for f in out)]
-    cond = {k: torch.cat([f.cond[k] for f in out]) for k in keys}
+    first = {k: v for f in reversed(out) for k, v in (f.cond or {}).items() if isinstance(v, Tensor)}
+    keys = [k for k, v in first.items() if all(k not in (f.cond or {}) or f.cond[k].shape[1:] == v.shape[1:] for f in out)]
+    cond = {k: torch.cat([f.cond[k] if k in (f.cond or {}) else _untold(first[k], len(f.x0)) for f in out]) for k in keys}
     mask = cond.pop("mask", None)
     return Rows(torch.cat([f.x0 for f in out]), cond or None, mask)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train_run', 'Trained', 'open_trained', 'sample_run', 'save_samples', 'examine_run']
 
-# %% ../nbs/56a_run.ipynb #3593eeb1
+# %% ../nbs/56a_run.ipynb #402c0302
 import io
 import re
 import warnings
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# %% ../nbs/56a_run.ipynb #049cb40f
+# %% ../nbs/56a_run.ipynb #decc4d78
 from .card import Card, load_card
 from .ckpt import Ckpt, load_ckpt
 from .core import Denoiser, LabError, rng, write_whole
@@ -39,17 +39,17 @@ from .step import draw_batch
 from .subject import Feed, cond_of
 from .train import Fit, fit
 
-# %% ../nbs/56a_run.ipynb #6315511f
+# %% ../nbs/56a_run.ipynb #1cb6502d
 def _extras():
     "The packages of the trainer, which are an extra."
     for p in ("accelerate", "safetensors"):
         if find_spec(p) is None: raise LabError("training", f"no package {p}", "pip install 'edm_lab[train]'")
 
-# %% ../nbs/56a_run.ipynb #ec99d03a
+# %% ../nbs/56a_run.ipynb #d341b749
 def _free(key, card): # may a resumed run have another value?
     return key.startswith(("card.", "sampling.", "source.", "notes.", "logged.")) or key in ("train.log_every", "train.ckpt_every", "train.workers", "train.device") or key == "train.steps" and card["train.schedule"] != "cosine"
 
-# %% ../nbs/56a_run.ipynb #77e0ae24
+# %% ../nbs/56a_run.ipynb #065a189a
 def _same_run(card, out, resume):
     "Complain about a folder that holds another run, or one that nobody asked to go on with."
     if out.exists() and not out.is_dir(): raise LabError(f"{out}", "a file", "a folder for the run")
@@ -60,7 +60,7 @@ def _same_run(card, out, resume):
     for k in sorted(old.values.keys() | card.values.keys()):
         if not _free(k, card) and old.values.get(k) != card.values.get(k): raise LabError(f"{k}: the run in {out} cannot go on", card.values.get(k, "nothing"), f"{old.values.get(k, 'nothing')}, as it began; or another folder")
 
-# %% ../nbs/56a_run.ipynb #169ec3e6
+# %% ../nbs/56a_run.ipynb #cc845c69
 def train_run(
     card: Card, # from `load_recipe`
     out: str | Path, # folder of the run
@@ -77,7 +77,7 @@ def train_run(
                task=r.task, seed=c["train.seed"], optim=r.optim, ckpt_every=c["train.ckpt_every"], workers=c["train.workers"])
     return r, done
 
-# %% ../nbs/56a_run.ipynb #35908493
+# %% ../nbs/56a_run.ipynb #ce99ebe2
 @dataclass
 class Trained:
     "A denoiser from a run."
@@ -87,7 +87,7 @@ class Trained:
     folder: Path # of the run
     notes: list[str] # what was passed over in loading
 
-# %% ../nbs/56a_run.ipynb #4043140a
+# %% ../nbs/56a_run.ipynb #12c4759d
 def _where(path):
     "The folder of a run, and the step that a checkpoint's name tells."
     p = Path(path)
@@ -97,7 +97,7 @@ def _where(path):
     if not (folder / "card.toml").is_file(): raise LabError(f"{folder}", "no card.toml", "the folder of a run that edm_lab train made")
     return folder, int(named[1]) if named else None
 
-# %% ../nbs/56a_run.ipynb #b598b5c4
+# %% ../nbs/56a_run.ipynb #60181a28
 def _filled(r, ema, c: Ckpt, folder):
     "The weights of a checkpoint in the network and its average."
     try:
@@ -106,7 +106,7 @@ def _filled(r, ema, c: Ckpt, folder):
     except LabError: raise
     except (RuntimeError, KeyError, AttributeError, TypeError) as e: raise LabError(f"{folder}: step {c.step}", f"{type(e).__name__}: {str(e)[:150]}", "weights of the network that its card names") from None
 
-# %% ../nbs/56a_run.ipynb #e62ef753
+# %% ../nbs/56a_run.ipynb #7faae466
 def open_trained(
     path: str | Path, # folder of a run, or one of its checkpoints
     device: str | None = None, # where to; None: an accelerator if there is one
@@ -123,14 +123,14 @@ def open_trained(
     r.D.to(next(D.parameters()).device).eval()
     return Trained(r, D, c.step, folder, c.notes)
 
-# %% ../nbs/56a_run.ipynb #c7bf8a47
+# %% ../nbs/56a_run.ipynb #dcdb7920
 _SOLVERS: dict[str, Callable] = dict(
     euler=lambda D, x, s, cond, noise, seed: euler(D, x, s, cond), heun=lambda D, x, s, cond, noise, seed: heun(D, x, s, cond),
     ddim=lambda D, x, s, cond, noise, seed: ddim(D, x, s, cond, 1., noise, seed), churn=lambda D, x, s, cond, noise, seed: churn(D, x, s, cond, noise=noise, seed=seed),
     eab=lambda D, x, s, cond, noise, seed: multistep(D, x, eab(s, min(3, len(s) - 1)), cond), dpmpp=lambda D, x, s, cond, noise, seed: multistep(D, x, dpmpp(s), cond),
     unipc=lambda D, x, s, cond, noise, seed: multistep(D, x, unipc(s, min(3, len(s) - 1)), cond))
 
-# %% ../nbs/56a_run.ipynb #a2cc6af8
+# %% ../nbs/56a_run.ipynb #8b36be96
 def _conditions(t, n, label, seed):
     "Held-out rows that lend their conditions and masks to the samples."
     held, k = t.recipe.held, t.recipe.task.n_classes
@@ -139,7 +139,11 @@ def _conditions(t, n, label, seed):
     if k: rows.cond["label"] = torch.arange(n) % k if label is None else torch.full((n,), label)
     return rows
 
-# %% ../nbs/56a_run.ipynb #e146e0c4
+# %% ../nbs/56a_run.ipynb #49a11632
+def _nothing(rows, n_classes): # entries of cond that mean "not given", one row each; the mask stays
+    return {k: torch.tensor([n_classes]) if k == "label" else torch.full_like(v[:1], torch.nan) for k, v in rows.cond.items() if k in ("label", "vec", "image", "context")}
+
+# %% ../nbs/56a_run.ipynb #77586f48
 def sample_run(
     t: Trained, # from `open_trained`
     n: int = 64, # samples
@@ -156,7 +160,7 @@ def sample_run(
     grid = karras(c["sampling.steps"] if steps is None else steps, c["sampling.sigma_min"], c["sampling.sigma_max"], c["sampling.rho"])
     rows, out, device = _conditions(t, n, label, seed), [], next(t.D.parameters()).device
     if w != 1 and not rows.cond: raise LabError("w", w, "1: the run has no condition to be guided towards")
-    D = t.D if w == 1 else Guided(t.D, w, null=dict(label=torch.tensor([t.recipe.task.n_classes], device=device)) if "label" in rows.cond else None)
+    D = t.D if w == 1 else Guided(t.D, w, null={k: v.to(device) for k, v in _nothing(rows, t.recipe.task.n_classes).items()})
     for i in range(0, n, 1024):
         part = rows[i:i + 1024].to(device)
         noise = Centred(part.mask) if isinstance(t.recipe.task.noise, Centred) else t.recipe.task.noise
@@ -165,7 +169,7 @@ def sample_run(
         with torch.no_grad(): out.append(final(_SOLVERS[name](D, x, grid, cond_of(part), noise, seed)).cpu())
     return dict(x0=torch.cat(out), **(cond_of(rows) or {}))
 
-# %% ../nbs/56a_run.ipynb #6fe0a41e
+# %% ../nbs/56a_run.ipynb #91d77452
 def save_samples(
     samples: dict[str, Tensor], # from `sample_run`
     path: str | Path, # .npz or .safetensors
@@ -180,7 +184,7 @@ def save_samples(
     else: raise LabError("--out", f"{path}", "a name ending in .npz or .safetensors")
     return write_whole(path, buf.getvalue())
 
-# %% ../nbs/56a_run.ipynb #1c72c32f
+# %% ../nbs/56a_run.ipynb #79de00cb
 def _feed(r: Recipe):
     "The trainer's batches, as a function (epoch, step) -> Feed."
     size, seed = r.card["train.batch"], r.card["train.seed"]
@@ -192,7 +196,7 @@ def _feed(r: Recipe):
         return Feed(b.x0, b.x, b.sigma, b.cond, weight(b.sigma))
     return feed
 
-# %% ../nbs/56a_run.ipynb #e1c3f028
+# %% ../nbs/56a_run.ipynb #2b544a71
 def examine_run(
     path: str | Path, # folder of a run, or one of its checkpoints
     data: str | Path | None = None, # a file of held-out rows; None: those of the run

@@ -144,7 +144,8 @@ def context_use(card):
     knn, p = card["logged.values.knn10"], fit_card(card)[1]
     n = 1 + 10 / max(knn, 1e-6)
     known = card["data.n_points"]
-    if known and knn > 1 - (1 - sum(map(knn_chance, known)) / len(known))**2: return # twice chance, or less where chance is high already
+    c = sum(map(knn_chance, known or ())) / len(known or (0,))
+    if known and knn > c * (3 - c) / 2: return # half as much again as chance, less where chance is high already
     ev = [f"open-loop kNN@10 is {knn:g} ({card.cite('logged.values.knn10').split('(', 1)[-1].rstrip(')')}); chance is 10/(n-1) = {knn_chance(n):.3f} for n = {n:.0f}" +
           ("" if known else f", {knn_chance(64):.3f} for n = 64 and {knn_chance(256):.3f} for n = 256: the log does not state n")]
     if card.has("logged.chain.knn10"): ev.append(f"the chain adds no structure on its way down: kNN@10 {card['logged.chain.knn10'][-1]:g} at sigma {card['logged.chain.sigma'][-1]:g}, {card['logged.chain.knn10'][0]:g} at {card['logged.chain.sigma'][0]:g}")
