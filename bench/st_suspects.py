@@ -5,6 +5,7 @@
     python bench/st_suspects.py --steps 3000 --out results/st_suspects_long.json
     python bench/st_suspects.py --data FOLDER          # a real tissue, anything that `read_tissue` takes
     python bench/st_suspects.py --live                 # the live doctor, too: minutes a suspect
+    python bench/st_suspects.py --verdicts             # no training: what the doctor of today says of the rows in the file
 """
 import argparse
 import fcntl
@@ -55,12 +56,17 @@ def one(name, suspect, tissue, budget, with_live):
     else: S, rows, held, last = train_suspect(suspect, tissue, budget, lambda r: bar.update())
     bar.close()
     row = looked_at(S, held)
-    d = diagnose(card_of(row, suspect.system, budget.size, name))
     log = last["parts"].row()
-    row |= dict(verdict=d.cause, says=suspect.says, doctor=d.verdict, findings=[f.cause for f in d.findings], control=suspect.control, losses=log["losses"], passed=log["passed"], pinned=log["pinned"])
+    row |= judged(name, row, suspect.system, budget.size) | dict(says=suspect.says, control=suspect.control, losses=log["losses"], passed=log["passed"], pinned=log["pinned"])
     row |= {k: last[k] for k in ("stage", "cap") if k in last}
     if with_live and not isinstance(S, NullDenoiser): row |= live(S, rows, held, suspect.system)
     return row | dict(cpu_seconds=round(time.process_time() - began, 1))
+
+
+def judged(name, row, s, size):
+    "What the doctor says of a row."
+    d = diagnose(card_of(row, s, size, name))
+    return dict(verdict=d.cause, doctor=d.verdict, findings=[f.cause for f in d.findings])
 
 
 def keep(path, name, row, budget, data):
@@ -84,6 +90,7 @@ def main():
     ap.add_argument("--seed", type=int, default=0)
     ap.add_argument("--data", help="a tissue; without it a simulated one")
     ap.add_argument("--live", action="store_true", help="examine the trained denoisers, too")
+    ap.add_argument("--verdicts", action="store_true", help="judge the rows of the file anew")
     ap.add_argument("--out", default=str(HERE / "results" / "st_suspects.json"))
     a = ap.parse_args()
     warnings.simplefilter("ignore")
@@ -92,6 +99,9 @@ def main():
     tissue = read_tissue(a.data) if a.data else simulate(budget.cells, 1, 300, seed=a.seed)
     all_ = {"silent": None} | suspects(budget.steps, budget.lr)
     have = json.loads(path.read_text()) if path.exists() else {}
+    if a.verdicts:
+        for k, v in have.items(): have[k] = v | judged(k, v, (all_[k] or all_["healthy"]).system, budget.size) if k in all_ else v
+        return print(write_whole(path, json.dumps(have, indent=1)))
     same = have.get("budget") == json.loads(json.dumps(asdict(budget) | dict(data=data)))
     for name in (a.only or [k for k in all_ if not (same and k in have)]):
         row = one(name, all_[name], tissue, budget, a.live)
