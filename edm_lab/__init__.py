@@ -10,6 +10,9 @@ _HOME = {  # name -> module; loaded at first use, so that importing the package 
     "multistep": "solvers", "eab": "solvers", "unipc": "solvers", "dpmpp": "solvers", "default_table": "solvers", "sample": "solvers", "fit_schedule": "fit", "Fitted": "fit",
     "sde_dpmpp": "sde", "restart": "sde", "Guided": "guidance", "AutoGuided": "guidance", "log_likelihood": "likelihood",
     "VPDenoiser": "bridge", "from_diffusers": "bridge",
+    "Rows": "data.rows", "load_rows": "data.rows", "toy": "data.synthetic",
+    "MLP": "nets.mlp", "UNet": "nets.unet", "DiT": "nets.dit", "SetNet": "nets.sets", "TrackNet": "nets.tracks", "add_lora": "nets.lora_mhc",
+    "EMA": "ema", "PowerEMA": "ema", "Optim": "step", "Task": "step", "Engine": "engine", "Subject": "subject", "live": "subject",
     "Card": "card", "load_card": "card", "open_run": "logs", "check": "finding", "Finding": "finding", "diagnose": "doctor", "report_html": "report",
 }
 __all__ = ["__version__", *_HOME]

@@ -7,7 +7,7 @@ __all__ = ['SIGMAS', 'SEED_SCALE', 'SEED_FIT', 'rms_to_seed', 'crossed', 'mask_c
            'Suspect', 'suspects', 'Budget', 'train_suspect', 'looked_at', 'card_of', 'standing', 'Discs', 'train_discs',
            'disc_curves']
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #eabb8662
+# %% ../../../nbs/cases/st/03_failure.ipynb #89ce0db3
 import math
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #0ac9c828
+# %% ../../../nbs/cases/st/03_failure.ipynb #70c88172
 from ...card import Card
 from .losses import WEIGHTS, turned_onto
 from .curriculum import Stages
@@ -38,12 +38,12 @@ from ...noise import Centred
 from ...precond import NullDenoiser, Precond
 from ...selfcond import SelfConditioned
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #bce9dbf8
+# %% ../../../nbs/cases/st/03_failure.ipynb #b65e1237
 SIGMAS = (.05, .15, .40, .70, 1.20, 2.40) # levels of the seed's table, sigma_data = .16
 SEED_SCALE = (.98, .78, .40, .24, .15, .08) # its scale_r
 SEED_FIT = .18 # the sigma_data that its table fits best; it says "about .16"
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #f5e3127c
+# %% ../../../nbs/cases/st/03_failure.ipynb #c318ddad
 def rms_to_seed(
     scale_r: list[float], # at the levels of `SIGMAS`
 ) -> float: # root mean square difference
@@ -51,7 +51,7 @@ def rms_to_seed(
     if len(scale_r) != len(SIGMAS): raise LabError("scale_r", f"{len(scale_r)} values", f"{len(SIGMAS)}, at sigma {', '.join(map(str, SIGMAS))}")
     return (sum((a - b)**2 for a, b in zip(scale_r, SEED_SCALE)) / len(SIGMAS))**.5
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #6f5ccd79
+# %% ../../../nbs/cases/st/03_failure.ipynb #2c48c518
 def crossed(
     mask: Bool[Tensor, " b n"], # true where a point is real
     heads: int, # of the attention
@@ -59,7 +59,7 @@ def crossed(
     "The mask repeated batch by batch, read head by head."
     return mask.repeat_interleave(heads, 0).reshape(heads, *mask.shape).transpose(0, 1)
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #6beda24e
+# %% ../../../nbs/cases/st/03_failure.ipynb #e6198f9d
 def mask_crossed(
     net: nn.Module, # changed in place
 ) -> nn.Module: # the same
@@ -72,7 +72,7 @@ def mask_crossed(
         if isinstance(m, MAB): m.attend = MethodType(attend, m)
     return net
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #729eb263
+# %% ../../../nbs/cases/st/03_failure.ipynb #3adfce20
 def rows_shuffled(
     cond: dict, # context and mask of a batch
     gen: torch.Generator, # where the orders come from
@@ -83,10 +83,10 @@ def rows_shuffled(
     order = (key if mask is None else key.masked_fill(~mask, 2)).argsort(1)
     return cond | dict(context=Z.gather(1, order[..., None].expand(Z.shape)))
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #3e926022
+# %% ../../../nbs/cases/st/03_failure.ipynb #fd886247
 def _tenth(module, args): return (args[0] * .1,)
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #b24debdf
+# %% ../../../nbs/cases/st/03_failure.ipynb #eafcbcc0
 def context_tenth(
     net: TissueNet, # changed in place
 ) -> TissueNet: # the same
@@ -94,7 +94,7 @@ def context_tenth(
     net.score.embed.of_context.register_forward_pre_hook(_tenth)
     return net
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #3b680f49
+# %% ../../../nbs/cases/st/03_failure.ipynb #f01d44fe
 @dataclass(frozen=True)
 class Suspect:
     "A healthy run with one thing changed."
@@ -105,7 +105,7 @@ class Suspect:
     turned: bool = False # each miniset is put into a frame of its own
     control: str = "healthy" # the run that it is compared with
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #fea21a90
+# %% ../../../nbs/cases/st/03_failure.ipynb #1d8dd1df
 def suspects(
     steps: int, # of a run; the stages of the curriculum are shortened to fit into it
     lr: float = 3e-3, # learning rate
@@ -123,7 +123,7 @@ def suspects(
         curriculum=Suspect("seven stages with the seed's thresholds", replace(base, curriculum=Stages(), **short)), law_unshifted=Suspect("P_mean -1.2 at sigma_data .16", replace(base, P_mean=-1.2)),
         seed=Suspect("everything as in the seed", seed), seed_shuffled=Suspect("everything as in the seed, and rows shuffled", seed, spoil=rows_shuffled, control="seed"))
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #5efeee7d
+# %% ../../../nbs/cases/st/03_failure.ipynb #b2cc8c84
 @dataclass(frozen=True)
 class Budget:
     "The data and the effort, the same for every suspect."
@@ -138,7 +138,7 @@ class Budget:
     lr: float = 3e-3 # learning rate
     seed: int = 0 # of everything
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #ab0ef685
+# %% ../../../nbs/cases/st/03_failure.ipynb #09b69347
 def _data(suspect, budget, tissue):
     "Training and held-out rows of a suspect."
     s, spoil = suspect.system, suspect.spoil
@@ -148,7 +148,7 @@ def _data(suspect, budget, tissue):
     if suspect.turned: rows, held = (Rows(r.x0 @ haar(len(r), 2, rng(budget.seed, "frames", k)).float(), r.cond, r.mask) for k, r in enumerate((rows, held)))
     return rows, held if spoil is None else Rows(held.x0, {"context": spoil(held.cond | dict(mask=held.mask), rng(budget.seed, "held"))["context"]}, held.mask)
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #4be16ca6
+# %% ../../../nbs/cases/st/03_failure.ipynb #3eccea72
 def train_suspect(
     suspect: Suspect, # what is planted
     tissue: Tissue, # sections with places
@@ -164,7 +164,7 @@ def train_suspect(
     for r in train_system(D, rows, s, steps=budget.steps, batch_size=budget.batch_size, seed=budget.seed, held=held[:32], spoil=suspect.spoil): tell(r)
     return SelfConditioned(r["ema"].D).eval(), rows, held, r
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #c0e58edb
+# %% ../../../nbs/cases/st/03_failure.ipynb #5cde780b
 @torch.no_grad()
 def _generator(S, held):
     "Size and recall of the generator's own arrangement; a denoiser without a generator has none."
@@ -174,7 +174,7 @@ def _generator(S, held):
     got = [knn_recall(v[m].double().numpy(), b[m].double().numpy(), min(10, int(m.sum()) - 1))[0] for v, b, m in zip(held.x0, B, mask)]
     return dict(generator_scale=float((B.square().sum() / held.x0.square().sum()).sqrt()), generator_knn10=sum(got) / len(got))
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #3a275f30
+# %% ../../../nbs/cases/st/03_failure.ipynb #49849cf7
 def looked_at(
     S, # averaged denoiser, or the null
     held: Rows, # held-out minisets
@@ -186,7 +186,7 @@ def looked_at(
     worst = max(abs(a - b) for a, b in zip(out["scale_r"], SEED_SCALE))
     return out | _generator(S, held) | dict(rms_to_seed=rms_to_seed(out["scale_r"]), worst_to_seed=worst, refit=refit, rms_refit=rms_to_seed(refit), knn10=loop["knn10"], chance=loop["chance"], loop_scale=loop["scale"], trace=loop["trace"])
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #14a4c955
+# %% ../../../nbs/cases/st/03_failure.ipynb #059545f5
 def card_of(
     row: dict, # of `looked_at`
     s: System, # settings of the run
@@ -201,7 +201,7 @@ def card_of(
     if s.curriculum: v |= {"curriculum.caps": list(s.curriculum.caps), "curriculum.scale_r": list(s.curriculum.scale_r), "curriculum.trace_r": list(s.curriculum.trace_r)}
     return Card(v | ({"clamp.max_log": s.clamp} if s.clamp else {}), title)
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #91d48a71
+# %% ../../../nbs/cases/st/03_failure.ipynb #94135b86
 def standing(
     row: dict, # of a suspect
     control: dict, # of its control
@@ -212,7 +212,7 @@ def standing(
     lost = (control["knn10"] - row["knn10"]) / (control["knn10"] - control["chance"])
     return "hurts" if lost > .15 or row["knn10"] < control["knn10"] - .05 else "innocent"
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #2f0f63c5
+# %% ../../../nbs/cases/st/03_failure.ipynb #66b938dd
 @dataclass(frozen=True)
 class Discs:
     "Sets of cells in a disc whose expression tells each place exactly."
@@ -230,7 +230,7 @@ class Discs:
         if self.frame == "o2": y = y @ haar(b, 2, gen).float()
         return y, 2**.5 * torch.cos(u @ wave + phase)
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #b7031496
+# %% ../../../nbs/cases/st/03_failure.ipynb #cf0e0548
 def train_discs(
     discs: Discs, # the data
     steps: int = 1500, # of training; findings: 1,500
@@ -258,7 +258,7 @@ def train_discs(
         tell(i + 1, loss.item())
     return ema.D.eval()
 
-# %% ../../../nbs/cases/st/03_failure.ipynb #5df1d0c4
+# %% ../../../nbs/cases/st/03_failure.ipynb #2516571d
 @torch.no_grad()
 def disc_curves(
     D: Denoiser, # trained on discs

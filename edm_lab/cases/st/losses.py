@@ -7,7 +7,7 @@ __all__ = ['WEIGHTS', 'rms', 'gram', 'gram_loss', 'relative_scale', 'log_scale',
            'edge_loss', 'nca_loss', 'knn_scale', 'gram_learn', 'subspace_loss', 'turned_onto', 'align_loss',
            'invariance_loss', 'Clamped', 'scale_clamp', 'Gate', 'default_gates', 'score_loss']
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #fd6640d2
+# %% ../../../nbs/cases/st/02a_losses.ipynb #5262bb77
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #ec4bb090
+# %% ../../../nbs/cases/st/02a_losses.ipynb #cbb26d5d
 from ...core import LabError, centre, masked_mean, sigma_like
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #44745cc5
+# %% ../../../nbs/cases/st/02a_losses.ipynb #84aec5d3
 WEIGHTS = dict(score=16., gram=2., gram_scale=2., out_scale=2., gram_learn=2., knn_scale=.2, knn_nca=2., edge=4., gen_align=10., gen_scale=10., subspace=.5, ctx_edge=.05) # section 11 of the seed
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #ebef3b7f
+# %% ../../../nbs/cases/st/02a_losses.ipynb #c0ec3221
 def rms(
     V: Float[Tensor, "b n d"], # sets of points
     mask: Bool[Tensor, "b n"], # true where a point is real
@@ -30,7 +30,7 @@ def rms(
     "Root mean square over the valid points and all columns."
     return masked_mean(V**2, mask).mean(1).clamp_min(1e-24).sqrt()
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #caf7aba2
+# %% ../../../nbs/cases/st/02a_losses.ipynb #0417890d
 def gram(
     V: Float[Tensor, "b n d"], # centred sets, padded rows zero
     mask: Bool[Tensor, "b n"], # true where a point is real
@@ -39,7 +39,7 @@ def gram(
     V = torch.where(mask[..., None], V, 0)
     return V @ V.mT / mask.sum(1).clamp_min(1)[:, None, None]
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #a1e2d20a
+# %% ../../../nbs/cases/st/02a_losses.ipynb #75d3d3ee
 def gram_loss(
     A: Float[Tensor, "b n d"], # the answer, or its geometry after a clamp
     V: Float[Tensor, "b n d"], # target
@@ -49,7 +49,7 @@ def gram_loss(
     Ga, Gv = gram(centre(A, mask), mask), gram(V, mask)
     return (Ga - Gv).square().sum((1, 2)) / Gv.square().sum((1, 2)).clamp_min(1e-24)
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #c02793b3
+# %% ../../../nbs/cases/st/02a_losses.ipynb #72ee6d62
 def relative_scale(
     size: Float[Tensor, " b"], # of the answer
     true: Float[Tensor, " b"], # of the target
@@ -57,7 +57,7 @@ def relative_scale(
     "The seed's form of a scale loss."
     return (size - true)**2 / true**2
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #e05d1773
+# %% ../../../nbs/cases/st/02a_losses.ipynb #02e42a65
 def log_scale(
     size: Float[Tensor, " b"], # of the answer
     true: Float[Tensor, " b"], # of the target
@@ -65,17 +65,17 @@ def log_scale(
     "The form that the public code moved to."
     return (size.clamp_min(1e-12) / true).log()**2
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #a5092b03
+# %% ../../../nbs/cases/st/02a_losses.ipynb #3dfb7fcb
 def gram_scale(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], form: Callable = relative_scale) -> Float[Tensor, " b"]: # `form` of the two traces
     "A scale loss of the traces tr G_A and tr G_V, which are mean squares."
     return form(rms(centre(A, mask), mask)**2, rms(V, mask)**2)
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #a3c914d5
+# %% ../../../nbs/cases/st/02a_losses.ipynb #0aa9cef8
 def out_scale(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], form: Callable = relative_scale) -> Float[Tensor, " b"]: # `form` of the two root mean squares
     "A scale loss of the root mean squares of the raw answer."
     return form(rms(A, mask), rms(V, mask))
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #600acb9c
+# %% ../../../nbs/cases/st/02a_losses.ipynb #9e3f4aed
 def neighbours(
     V: Float[Tensor, "b n d"], # target
     mask: Bool[Tensor, "b n"], # true where a point is real
@@ -87,22 +87,22 @@ def neighbours(
     near = d2.topk(min(k, V.shape[1]), -1, largest=False).indices
     return near, pair.gather(2, near)
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #41902dd7
+# %% ../../../nbs/cases/st/02a_losses.ipynb #c45ea633
 def _edges(V, near):
     "Squared lengths of the edges, `b n k`."
     to = V[:, None].expand(-1, V.shape[1], -1, -1).gather(2, near[..., None].expand(*near.shape, V.shape[-1]))
     return (V[:, :, None] - to).square().sum(-1)
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #690c1914
+# %% ../../../nbs/cases/st/02a_losses.ipynb #82cc4163
 def _edge_mean(v, real): return torch.where(real, v, 0).sum((1, 2)) / real.sum((1, 2)).clamp_min(1)
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #e6b75871
+# %% ../../../nbs/cases/st/02a_losses.ipynb #3ac96c64
 def edge_loss(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], k: int = 12) -> Float[Tensor, " b"]: # k: neighbours; data units squared
     "Mean squared error of the lengths of the true neighbour edges."
     near, real = neighbours(V, mask, k)
     return _edge_mean((_edges(A, near).clamp_min(1e-24).sqrt() - _edges(V, near).clamp_min(1e-24).sqrt())**2, real)
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #322c9e48
+# %% ../../../nbs/cases/st/02a_losses.ipynb #606b3f77
 def nca_loss(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], k: int = 10, k_tau: int = 15) -> Float[Tensor, " b"]: # k: neighbours; k_tau: whose squared distance is tau; nats
     "Minus the log probability that a softmax over the answer's distances gives to the true neighbours."
     near, real = neighbours(V, mask, k)
@@ -113,7 +113,7 @@ def nca_loss(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Te
     found = logits.log_softmax(-1).gather(2, near).masked_fill(~real, -1e9).logsumexp(-1)
     return -torch.where(mask, found, 0).sum(1) / mask.sum(1).clamp_min(1)
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #bcd6d231
+# %% ../../../nbs/cases/st/02a_losses.ipynb #ee63e8de
 def knn_scale(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], k: int = 10) -> Float[Tensor, " b"]: # k: neighbours; data units squared
     "Squared difference of the median lengths of neighbour edges, each in its own arrangement."
     def median(x):
@@ -121,20 +121,20 @@ def knn_scale(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[T
         return _edges(x, near).clamp_min(1e-24).sqrt().masked_fill(~real, torch.nan).flatten(1).nanmedian(1).values
     return (median(A) - median(V))**2
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #26b1b319
+# %% ../../../nbs/cases/st/02a_losses.ipynb #0fc197bb
 def gram_learn(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], x: Float[Tensor, "b n d"], c_skip: Float[Tensor, " b"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]: # x: the noisy set; c_skip: its coefficient
     "Gram loss of the learned part, A - c_skip x, against what it should be, V - c_skip x."
     skip = sigma_like(c_skip, x) * centre(x, mask)
     return gram_loss(A - skip, V - skip, mask)
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #697e0ff4
+# %% ../../../nbs/cases/st/02a_losses.ipynb #993f8a14
 def subspace_loss(A: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], k: int = 2) -> Float[Tensor, " b"]: # k: directions that may live
     "Share of the variance outside the k largest principal directions."
     A = centre(A, mask)
     lam = torch.linalg.eigvalsh(A.mT @ A)
     return lam[:, :-k].clamp_min(0).sum(1) / lam.sum(1).clamp_min(1e-24) if A.shape[-1] > k else torch.zeros_like(lam[:, 0])
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #202fd61b
+# %% ../../../nbs/cases/st/02a_losses.ipynb #0e88ce06
 def turned_onto(
     V: Float[Tensor, "b n d"], # is turned
     A: Float[Tensor, "b n d"], # stays
@@ -148,19 +148,19 @@ def turned_onto(
         if not reflect: U = torch.cat([U[..., :-1], U[..., -1:] * torch.linalg.det(U @ Wt).sign()[:, None, None]], -1)
         return (v @ U @ Wt).to(A.dtype)
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #b600ee63
+# %% ../../../nbs/cases/st/02a_losses.ipynb #cce904c4
 def align_loss(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]: # data units squared
     "Mean squared error after turning the target onto the answer."
     return masked_mean((centre(A, mask) - turned_onto(V, A, mask))**2, mask).mean(1)
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #978eaaa3
+# %% ../../../nbs/cases/st/02a_losses.ipynb #505625a7
 def invariance_loss(A: Float[Tensor, "b n d"], B: Float[Tensor, "b n d"], core: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]: # B: the answer in other company; core: points in both; data units squared
     "Mean squared difference of the distances between core points."
     pair = core[:, :, None] & core[:, None] & ~torch.eye(A.shape[1], dtype=torch.bool, device=A.device)
     diff = ((torch.cdist(A, A) - torch.cdist(B, B))**2).masked_fill(~pair, 0)
     return diff.sum((1, 2)) / pair.sum((1, 2)).clamp_min(1)
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #123f84e3
+# %% ../../../nbs/cases/st/02a_losses.ipynb #9e449b7d
 @dataclass
 class Clamped:
     "The answer after the scale clamp, and what the clamp did."
@@ -171,7 +171,7 @@ class Clamped:
     def hidden(self) -> Float[Tensor, " b"]: return self.log_error.abs().clamp_max(self.limit) # error of ln size that no loss after the clamp sees
     limit: float = .5
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #746700a4
+# %% ../../../nbs/cases/st/02a_losses.ipynb #ff2624fe
 def scale_clamp(
     A: Float[Tensor, "b n d"], # the raw answer
     V: Float[Tensor, "b n d"], # target
@@ -184,7 +184,7 @@ def scale_clamp(
     fix = (-err).clamp(-max_log, max_log)
     return Clamped(A * sigma_like(fix.exp(), A), err, err.abs() >= max_log, max_log)
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #aa6cb70b
+# %% ../../../nbs/cases/st/02a_losses.ipynb #5e300012
 class Gate:
     "Passes a share of the samples by noise score -ln c_skip: the cleanest (mode low) or the noisiest (high)."
     def __init__(self,
@@ -212,12 +212,12 @@ class Gate:
         self.scores = deque(s["scores"], maxlen=self.scores.maxlen)
         self.step, self.threshold, self.passed, self.seen = s["step"], s["threshold"], s["passed"], s["seen"]
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #bbaa2932
+# %% ../../../nbs/cases/st/02a_losses.ipynb #80e4ffa3
 def default_gates() -> dict[str, Gate]: # loss -> its gate; a loss without one always counts
     "The seed's gates."
     return dict(gram=Gate(.5), gram_scale=Gate(.6), edge=Gate(.3), knn_nca=Gate(.4), gram_learn=Gate(.5, "high"))
 
-# %% ../../../nbs/cases/st/02a_losses.ipynb #04975f23
+# %% ../../../nbs/cases/st/02a_losses.ipynb #e68bfc1b
 def score_loss(
     err2: Float[Tensor, " b"], # squared error of each sample, data units squared
     w: Float[Tensor, " b"], # weights
