@@ -22,7 +22,7 @@ from .finding import Finding, Note, Unknown
 from .oracle import DataOracle
 from .plot import Curve, Panel
 from .precond import NullDenoiser, WienerDenoiser, coeffs
-from .subject import Diff, Measured, Noisy, Subject, ask, live, nats, paired
+from .subject import Diff, Measured, Noisy, Subject, ask, live, modules_of, nats, paired
 
 # %% ../nbs/53b_audit.ipynb #bd99295d
 class Kernel:
@@ -298,10 +298,11 @@ def columns_alive(s: Subject, m: Measured):
         ids, others = failing.nonzero()[:8, 0], (~failing).nonzero()[:8, 0]
         far, usual_far = (m.of(_column_reach, tuple(i.tolist())) for i in (ids, others))
         deaf[ids] = ((far < .02 * usual_far.median()) & (usual_far.median() > .03)).to(deaf.device)
-    dead = failing & (mute | deaf)
+    silent = (F < 1e-5 * usual) & (usual > .03) & bool(modules_of(s.D))           # a trained network is never exactly silent: no rival is needed
+    dead = failing & (mute | deaf) | silent
     if dead.any() and not dead.all():
         ids = dead.nonzero()[:8, 0].tolist()
-        yield Finding("dead_channel", "high", .93, f"The network says nothing in column {', '.join(map(str, ids))} of {c}, though a rival knows something there.", [f"spread of F_x there: {', '.join(f'{v:.2g}' for v in F[ids].tolist())}; a usual column has {usual:.2g}", f"error over the rival's there: up to {float((D.mean(2) / rival.mean(2))[:, ids].max()):.2f}" + ("" if mute[ids].all() else "; the answer does not move when that column of the input does")],
+        yield Finding("dead_channel", "high", .93, f"The network says nothing in column {', '.join(map(str, ids))} of {c}" + (", though a rival knows something there." if failing[ids].all() else ", and something in the others."), [f"spread of F_x there: {', '.join(f'{v:.2g}' for v in F[ids].tolist())}; a usual column has {usual:.2g}", f"error over the rival's there: up to {float((D.mean(2) / rival.mean(2))[:, ids].max()):.2f}" + ("" if mute[ids].all() else "; the answer does not move when that column of the input does")],
                       "Look at this column's slice of the first and last layer: a zero weight, a mask, an index one off.")
     else: yield Note(f"no column of {c} is dead: the quietest F_x varies by {float(F.min()):.2g}, a usual one by {usual:.2g}")
 
