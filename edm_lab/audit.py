@@ -298,7 +298,7 @@ def columns_alive(s: Subject, m: Measured):
         ids, others = failing.nonzero()[:8, 0], (~failing).nonzero()[:8, 0]
         far, usual_far = (m.of(_column_reach, tuple(i.tolist())) for i in (ids, others))
         deaf[ids] = ((far < .02 * usual_far.median()) & (usual_far.median() > .03)).to(deaf.device)
-    silent = (F < 1e-5 * usual) & (usual > .03) & bool(modules_of(s.D))           # a trained network is never exactly silent: no rival is needed
+    silent = (F < 1e-5 * usual) & (usual > .03) & any(p.numel() for o in modules_of(s.D) for p in o.parameters()) # a trained network is never exactly silent: no rival is needed
     dead = failing & (mute | deaf) | silent
     if dead.any() and not dead.all():
         ids = dead.nonzero()[:8, 0].tolist()
