@@ -18,6 +18,7 @@ from .bridge import skip_out
 from .core import masked_mean, rng
 from .feed import Shown, ks, matched, shown
 from .finding import Finding, Note, Unknown
+from .frames import align
 from .gauge import GROUPS
 from .plot import Curve, Panel
 from .subject import Measured, ask, live, untouched
@@ -136,8 +137,7 @@ def drawn_frames(
         else:
             a, b = (v - masked_mean(v, None if rows.mask is None else rows.mask[:size])[:, None] for v in (x.double(), turned(x)))
             if rows.mask is not None: a, b = (torch.where(rows.mask[:size, :, None], v, 0) for v in (a, b))
-            U, _, Vt = torch.linalg.svd(a.mT @ b)
-            R = U @ Vt
+            R = align(a, b)
             if (a @ R - b).norm() > 1e-3 * b.norm(): return None
         if (R @ R.mT - torch.eye(d)).abs().max() > 1e-3: return None
         frames.append(R[:1] if len(R) > 1 and (R - R[:1]).abs().max() < 1e-3 else R)

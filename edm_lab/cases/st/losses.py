@@ -18,6 +18,7 @@ from torch import Tensor
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #cbb26d5d
 from ...core import LabError, centre, masked_mean, sigma_like
+from ...frames import align
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #84aec5d3
 WEIGHTS = dict(score=16., gram=2., gram_scale=2., out_scale=2., gram_learn=2., knn_scale=.2, knn_nca=2., edge=4., gen_align=10., gen_scale=10., subspace=.5, ctx_edge=.05) # section 11 of the seed
@@ -144,9 +145,7 @@ def turned_onto(
     "The rotation of V that lies nearest to A (Kabsch), in float64."
     with torch.no_grad():
         a, v = (centre(t.detach().double(), mask) for t in (A, V))
-        U, _, Wt = torch.linalg.svd(v.mT @ a)
-        if not reflect: U = torch.cat([U[..., :-1], U[..., -1:] * torch.linalg.det(U @ Wt).sign()[:, None, None]], -1)
-        return (v @ U @ Wt).to(A.dtype)
+        return (v @ align(v, a, "o3" if reflect else "so3")).to(A.dtype)
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #cce904c4
 def align_loss(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]: # data units squared
