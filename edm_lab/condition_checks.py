@@ -250,9 +250,9 @@ def condition_none(s, m):
     worse, wrong, excess = k.use.total("none", "bar"), k.use.total("wrong", "bar"), k.none_excess
     share, never = float(worse.mean / wrong.mean), _never_dropped(m)
     bad, near = excess.mean > max(1., z * excess.se), lambda share: worse.mean - z * worse.se > wrong.mean * share
-    if bad and (never or near(.5)) or never and near(.1):
+    if bad and (never or near(.5)) or never and near(0.):
         asked = _asks_none(m)
-        yield Finding("null_token_untrained", "high" if asked else "low", .95 if never else .85, f"What stands for no {k.keys} is not learnt: told nothing, the denoiser is " + (f"{worse.mean:.1f} +- {worse.se:.1f} nats worse than the mean of its own answers under wrong conditions." if near(.1) else f"{excess.mean:.1f} +- {excess.se:.1f} nats worse than a Wiener filter, which knows nothing either.")
+        yield Finding("null_token_untrained", "high" if asked else "low", .95 if never else .85, f"What stands for no {k.keys} is not learnt: told nothing, the denoiser is " + (f"{worse.mean:.1f} +- {worse.se:.1f} nats worse than the mean of its own answers under wrong conditions." if near(0.) else f"{excess.mean:.1f} +- {excess.se:.1f} nats worse than a Wiener filter, which knows nothing either.")
                       + (" Guidance moves away from it." if asked else " It matters once guidance or unconditional samples are wanted."),
                       [*never, f"beyond a Wiener filter, which knows nothing either: {excess.mean:.1f} +- {excess.se:.1f} nats (below 0 is better)", f"from the mean of the wrong answers (0) to a wrong answer (1) it stands at {share:.2f}", _numbers(k)], "Drop the condition from a tenth of the training rows.", [k.panel])
     elif bad: yield Unknown(f"is no {k.keys} learnt? Told nothing, the denoiser is {excess.mean:.1f} nats worse than a Wiener filter", "show the trainer's batches: is the condition ever dropped? If it is, train further")
