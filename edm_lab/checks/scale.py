@@ -151,7 +151,7 @@ def context_use(card):
     if card.has("logged.chain.knn10"): ev.append(f"the chain adds no structure on its way down: kNN@10 {card['logged.chain.knn10'][-1]:g} at sigma {card['logged.chain.sigma'][-1]:g}, {card['logged.chain.knn10'][0]:g} at {card['logged.chain.sigma'][0]:g}")
     if card.has("conditioning.works_elsewhere"): ev.append(f"the condition is not empty: {card['conditioning.works_elsewhere']}; so the information is lost between the condition and the denoiser")
     yield Finding("context_ignored", "critical" if p["null"] > .6 else "medium", .8 * p["null"] if known is None else .9 * max(p["null"], .3),
-                  "The denoiser takes no information from its condition: open-loop samples are at chance, and the scales are those of an empty branch.", ev,
+                  "The denoiser takes no information from its condition: open-loop samples are at chance, and the scales are those of an empty branch." if p["null"] > .3 else "The denoiser arranges nothing by its condition: open-loop samples are at chance, however the scales look.", ev,
                   "First test: shuffle the rows of the condition between samples; if no per-sigma loss changes, it is unused. Then: print the F-space loss (1 means nothing learnt); predict the target from the condition by ridge or nearest neighbours, to see that it can be done; fill padded rows with garbage, which must change nothing.")
     if not known: yield Unknown("whether the open-loop score is exactly chance", "log the number of points of each set, and print chance, 10/(n-1), beside kNN@10")
 

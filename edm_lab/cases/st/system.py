@@ -34,7 +34,7 @@ from ...selfcond import Carried, SelfConditioned, with_answer
 from ...step import Batch, Task, draw_batch
 from .curriculum import Curriculum, Stages
 from .losses import (WEIGHTS, Clamped, align_loss, default_gates, edge_loss, gram_learn, gram_loss, gram_scale,
-    invariance_loss, knn_scale, nca_loss, out_scale, rms, scale_clamp, score_loss, subspace_loss)
+    invariance_loss, knn_scale, nca_loss, out_scale, rms, scale_clamp, score_loss, subspace_loss, turned_onto)
 from .model import TissueNet
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #911b4fd1
@@ -57,6 +57,7 @@ class System:
     boost_factor: float = 3. # and this factor
     gates: bool = True # adaptive gates
     clamp: float | None = .5 # limit of the scale clamp, in log; None: no clamp
+    aligned: float = math.inf # level above which the score loss turns the target onto the answer, units of sigma_data; inf: nowhere
     self_cond: float = .5 # chance that a batch is asked twice
     cond_drop: float = .1 # share of the sets that lose their context
     lr: float = 1e-3 # learning rate; the release at width 256: 3e-5 to 1e-4
@@ -187,14 +188,20 @@ def every_loss(
     A = _answer(D, x, b.sigma, told, s.self_cond, gen)
     seen = scale_clamp(A, V, mask, s.clamp or math.inf)
     if s.clamp is None: seen = Clamped(centre(A, mask), seen.log_error, seen.pinned, math.inf)
-    w, err2 = level_weight(b.sigma, s), masked_mean((A - V)**2, mask).mean(1)
+    w, err2 = level_weight(b.sigma, s), masked_mean((A - _target(A, V, b.sigma, mask, s))**2, mask).mean(1)
     B = net.generator(H, mask) if s.weights.keys() & {"gen_align", "gen_scale"} else None
-    todo = dict(score=lambda: w * err2) | _geometry(seen.V, A, V, x, c_skip, mask) | dict(gen_align=lambda: align_loss(B, V, mask), gen_scale=lambda: (rms(B, mask) - rms(V, mask))**2, ctx_edge=lambda: _company(D, b, told, A, mask))
+    todo = dict(score=lambda: w * err2, distance=lambda: w * invariance_loss(A, V, mask)) | _geometry(seen.V, A, V, x, c_skip, mask) | dict(gen_align=lambda: align_loss(B, V, mask), gen_scale=lambda: (rms(B, mask) - rms(V, mask))**2, ctx_edge=lambda: _company(D, b, told, A, mask))
     if odd := s.weights.keys() - todo.keys(): raise LabError("weights", sorted(odd), f"names of losses: {', '.join(todo)}")
     each = {k: todo[k]() for k, v in s.weights.items() if v}
     passed = _gated(each, gates, c_skip)
     def mean(k): return score_loss(err2, w, s.normaliser) if k == "score" else (each[k] * passed[k]).sum() / passed[k].sum().clamp_min(1)
     return Parts({k: v.detach() for k, v in each.items()}, passed, sum(s.weights[k] * mean(k) for k in each), A.detach(), seen)
+
+# %% ../../../nbs/cases/st/02c_system.ipynb #1666f037
+def _target(A, V, sigma, mask, s):
+    "The target of the score loss: turned onto the answer where the noise hides its frame."
+    if s.aligned == math.inf: return V
+    return torch.where((sigma > s.aligned * s.sigma_data)[:, None, None], turned_onto(V, A, mask), V)
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #0e5818d0
 def _company(D, b, told, A, mask):
@@ -251,7 +258,7 @@ def open_loop(
     top: float = 17., # highest level, units of sigma_data
     bottom: float = .02, # lowest level, units of sigma_data
     seed: int = 0, # of the first noise
-) -> dict: # knn10, chance, scale, and trace: sigma and knn10 of the answer
+) -> dict: # knn10, chance, scale, the sample x, and trace: sigma and knn10 of the answer
     "Samples from noise, and how good they are."
     sd, mask, trace = float(S.sigma_data), rows.mask, []
     grid = karras(steps, bottom * sd, top * sd)
@@ -261,7 +268,7 @@ def open_loop(
         if step.i % 3 == 0 or step.sigma_next == 0: trace.append(dict(sigma=step.sigma_cur, knn10=_knn(rows.x0, step.x0_hat, mask, 10)[0]))
     x = centre(step.x, mask)
     knn10, chance = _knn(rows.x0, x, mask, 10)
-    return dict(knn10=knn10, chance=chance, scale=float((x.square().sum() / rows.x0.square().sum()).sqrt()), trace=trace)
+    return dict(knn10=knn10, chance=chance, scale=float((x.square().sum() / rows.x0.square().sum()).sqrt()), trace=trace, x=x)
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #73081a92
 def _optimiser(D, s):

@@ -1,0 +1,84 @@
+"""Case st: what cures the collapse and what only looks like it, on one budget; and places from a reference. Into results/st_cure.json, row by row.
+
+    python bench/st_cure.py --bdtnp FOLDER             # all rows that the file does not have yet
+    python bench/st_cure.py --seeds 3 --bdtnp FOLDER   # more seeds
+    python bench/st_cure.py --only residual slide      # some of them
+"""
+import argparse
+import json
+import os
+import platform
+import subprocess
+import time
+import warnings
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from edm_lab.cases.st.cure import cures, scored, train_cure
+from edm_lab.cases.st.data import baselines, prepare, score_held
+from edm_lab.cases.st.failure import Budget
+from edm_lab.cases.st.placed import train_placer
+from edm_lab.core import write_whole
+from edm_lab.data.anndata import read_bdtnp
+from edm_lab.data.tissue import simulate
+
+HERE = Path(__file__).parent
+WIDE = dict(BDTNP=64, simulated=32)                                       # features of a cell
+
+
+def git(*a): return subprocess.run(["git", "-C", str(HERE), *a], capture_output=True, text=True).stdout.strip()
+
+
+def cured(name, tissue, budget):
+    "A row of the comparison."
+    bar = tqdm(total=budget.steps, desc=name, disable=None)
+    D, held, way = train_cure(cures()[name], tissue, budget, lambda r: bar.update())
+    bar.close()
+    return scored(D, held) | way
+
+
+def placed(tissue, seed, k, how):
+    "Places from a reference, on held-out cells: the baselines, the lookup, the mean of eight samples, one sample."
+    p = prepare(tissue, k=k, how=how, seed=seed)
+    m = train_placer(p, seed=seed)
+    w = m.place(p.held)
+    err = ((w.places - p.y[p.held])**2).mean()
+    scores = baselines(p) | dict(reference=score_held(p, m.base[p.held]), places=score_held(p, w.places), one_sample=score_held(p, m.sample(p.held, 1)))
+    return {k: {a: round(v[a], 4) for a in ("knn10_recall", "spearman", "scale", "rmsd_aligned", "contact_f1", "trustworthiness", "stress1")} for k, v in scores.items()} | dict(lookup=m.ref.lookup, factor=round(m.factor, 3), error_over_doubt=round(float(np.sqrt(err / (w.doubt**2).mean())), 3))
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--only", nargs="*", default=[*cures(), "placed", "unseen"])
+    ap.add_argument("--seeds", type=int, default=1)
+    ap.add_argument("--steps", type=int, default=1200)
+    ap.add_argument("--bdtnp", help="folder of the BDTNP embryo")
+    ap.add_argument("--tissues", nargs="*", default=["simulated", "BDTNP"])
+    ap.add_argument("--out", default=str(HERE / "results" / "st_cure.json"))
+    a = ap.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    path, budget = Path(a.out), Budget(steps=a.steps)
+    done = json.loads(path.read_text()) if path.exists() else {}
+    if done.get("budget") != json.loads(json.dumps(asdict(budget))): done = {}
+    tissues = {"simulated": lambda s: simulate(budget.cells, 1, 300, seed=s)} | ({"BDTNP": lambda s: read_bdtnp(a.bdtnp)} if a.bdtnp else {})
+    for seed in range(a.seeds):
+        for data, make in ((k, v) for k, v in tissues.items() if k in a.tissues):
+            for name in a.only:
+                key = f"{data} {name} {seed}"
+                if key in done or (name == "unseen" and data == "BDTNP"): continue
+                began = time.process_time()
+                if name in ("placed", "unseen"): row = placed(make(seed) if name == "placed" and data == "BDTNP" else simulate(seed=seed), seed, WIDE[data], "cells" if name == "placed" else "section")
+                else: row = cured(name, make(seed), Budget(steps=a.steps, seed=seed))
+                done[key] = row | dict(cpu_seconds=round(time.process_time() - began, 1))
+                done |= dict(budget=asdict(budget), commit=git("rev-parse", "HEAD"), machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", versions=dict(python=platform.python_version(), torch=metadata.version("torch")))
+                write_whole(path, json.dumps(done, indent=1))
+                print(f"{key:30}", *([f"{k} {row[k]['knn10_recall']:.3f}" for k in ("expr_knn", "reference", "places", "one_sample")] if "places" in row else [row["scale_r"], f"kNN {row['knn10']:.3f} ({row['chance']:.3f}) turned {row['turned_knn10']:.3f}"]), f"{done[key]['cpu_seconds']:.0f} s", flush=True)
+
+
+if __name__ == "__main__": main()
