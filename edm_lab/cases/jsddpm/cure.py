@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['kinds', 'train_kind', 'ratios', 'judged', 'steps_to']
 
-# %% ../../../nbs/cases/jsddpm/05_cure.ipynb #d6ec107f
+# %% ../../../nbs/cases/jsddpm/05_cure.ipynb #8c5c5bcd
 import math
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# %% ../../../nbs/cases/jsddpm/05_cure.ipynb #ec44e8c0
+# %% ../../../nbs/cases/jsddpm/05_cure.ipynb #13d2626f
 from .data import Prepared
 from .failure import Budget
 from .model import Bridged, channel_spread
@@ -21,14 +21,14 @@ from .quality import SliceJudge, memorisation, obeyed, quality
 from .system import System, build_system, eps_table, healthy, train_system
 from ...core import Denoiser, LabError
 
-# %% ../../../nbs/cases/jsddpm/05_cure.ipynb #85a18e94
+# %% ../../../nbs/cases/jsddpm/05_cure.ipynb #e33a7c66
 def kinds(
     **changes, # other settings, of all of them
 ) -> dict[str, System]: # name -> settings
     "Noise, velocity, data and F, healthy otherwise."
     return {k: healthy(predicts=k, **changes) for k in ("eps", "v", "x0", "F")}
 
-# %% ../../../nbs/cases/jsddpm/05_cure.ipynb #7c1839dd
+# %% ../../../nbs/cases/jsddpm/05_cure.ipynb #a6784e25
 def train_kind(
     s: System, # settings
     p: Prepared, # slices, split by head
@@ -43,7 +43,7 @@ def train_kind(
     if r is None: raise LabError("budget.steps", budget.steps, "one step at least")
     return D, r["ema"].D.eval()
 
-# %% ../../../nbs/cases/jsddpm/05_cure.ipynb #69b82de3
+# %% ../../../nbs/cases/jsddpm/05_cure.ipynb #c4352fb3
 def ratios(
     D: Denoiser, # in the mode it is to be judged in
     p: Prepared, # held-out heads are asked
@@ -55,7 +55,7 @@ def ratios(
     names = dict(R="ratio", mse_eps="mse_eps", trivial="trivial", mse_x0="mse_x0")
     return {k: {c: {r["t"]: r[name][c] for r in rows} for c in ("image", "mask")} for k, name in names.items()}
 
-# %% ../../../nbs/cases/jsddpm/05_cure.ipynb #81baf8d1
+# %% ../../../nbs/cases/jsddpm/05_cure.ipynb #d2b93d17
 def judged(
     x: Float[Tensor, "n 2 h w"], # samples, asked for as `at` says
     at: Int[Tensor, " n"], # held-out slices whose height and class were asked for
@@ -68,7 +68,7 @@ def judged(
     return dict(quality=quality(x, p.train.x, p.held.x), memorisation=memorisation(x, p.train.x, p.held.x[at]), obeyed=obeyed(J, x, *asked), obeyed_real=obeyed(J, p.held.x[at], *asked),
                 mask_says=shows(x), mask_says_real=shows(p.held.x[at]))
 
-# %% ../../../nbs/cases/jsddpm/05_cure.ipynb #83a51a56
+# %% ../../../nbs/cases/jsddpm/05_cure.ipynb #b89da1df
 def steps_to(
     curve: list[tuple[float, float]], # step (or second) and loss, in order
     level: float, # of the loss
