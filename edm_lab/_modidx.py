@@ -296,7 +296,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'edm_lab/cases/jsddpm/run.py'),
                                           'edm_lab.cases.jsddpm.run._folder': ( 'cases/jsddpm/run.html#_folder',
                                                                                 'edm_lab/cases/jsddpm/run.py'),
-                                          'edm_lab.cases.jsddpm.run._grid': ('cases/jsddpm/run.html#_grid', 'edm_lab/cases/jsddpm/run.py'),
                                           'edm_lab.cases.jsddpm.run._logged': ( 'cases/jsddpm/run.html#_logged',
                                                                                 'edm_lab/cases/jsddpm/run.py'),
                                           'edm_lab.cases.jsddpm.run._plan': ('cases/jsddpm/run.html#_plan', 'edm_lab/cases/jsddpm/run.py'),
