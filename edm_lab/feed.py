@@ -33,9 +33,11 @@ class Shown:
     x: Tensor # as the denoiser gets it
     sigma: Tensor # told, `b`, data units
     cond: dict # keys that all batches have
-    weight: Tensor | None # loss weight on the squared x0-error
+    weight: Tensor | None # loss weight on the squared x0-error, `b`
     epoch: Tensor # `b`: epoch of each sample
     batch: Tensor # `b`: number of its batch
+    each: Tensor | None = None # loss weight of each coordinate, where coordinates have their own
+    asked: Tensor | None = None # the noise that the loss asks for, in units of sigma
     @property
     def mask(self): return self.cond.get("mask")
     @property
@@ -61,9 +63,10 @@ def shown(
     feeds = [first if w == (0, 0) else feed(*w) for w in where]
     keys = set.intersection(*(set(f.cond or {}) for f in feeds))
     cat = lambda f: torch.cat([torch.as_tensor(f(b)).detach().cpu() for b in feeds])
-    size = torch.tensor([len(b.x0) for b in feeds])
+    size, own = torch.tensor([len(b.x0) for b in feeds]), first.weight is not None and torch.as_tensor(first.weight).numel() > len(first.x0)
     return Shown(cat(lambda b: b.x0), cat(lambda b: b.x), cat(lambda b: torch.as_tensor(b.sigma).reshape(-1).expand(len(b.x0))), {k: cat(lambda b: b.cond[k]) for k in sorted(keys) if isinstance(first.cond[k], Tensor)},
-                 None if first.weight is None else cat(lambda b: torch.as_tensor(b.weight).reshape(len(b.x0), -1).mean(1)), torch.tensor([e for e, _ in where]).repeat_interleave(size), torch.arange(len(feeds)).repeat_interleave(size))
+                 None if first.weight is None else cat(lambda b: torch.as_tensor(b.weight).reshape(len(b.x0), -1).mean(1)), torch.tensor([e for e, _ in where]).repeat_interleave(size), torch.arange(len(feeds)).repeat_interleave(size),
+                 cat(lambda b: b.weight.expand_as(b.x0)) if own else None, None if first.eps is None else cat(lambda b: b.eps))
 
 # %% ../nbs/53f_feed.ipynb #0445f653
 def _shown(m: Measured) -> Shown: return shown(m.s.feed, None if m.s.train is None else len(m.s.train))
@@ -316,7 +319,7 @@ def class_names(s, m):
         R, names = class_distance(s.train.x0.cpu(), ya, s.data.x0.cpu(), yb)
         if len(names) < 2: continue
         to, off = R.argmin(1), R.diagonal() > 30
-        among = class_distance(s.train.x0.cpu(), ya, s.train.x0.cpu(), ya)[0] + torch.diag(torch.full((len(names),), math.nan))
+        among = class_distance(s.train.x0.cpu(), ya, s.train.x0.cpu(), ya)[0].fill_diagonal_(math.nan)
         ev = [f"squared distance of the means of the same class over what chance gives: {', '.join(f'{v:.3g}' for v in R.diagonal()[:10])}; of the best match: {', '.join(f'{v:.2g}' for v in R.amin(1)[:10])}"]
         if int(off.sum()) >= 2 and len(to.unique()) == len(to) and R.amin(1).max() < 5:
             yield Finding("labels_permuted", "critical", .97, f"The classes of {k} are numbered differently in training and held-out data.", ev + ["held out -> training: " + ", ".join(f"{int(names[i])} -> {int(names[j])}" for i, j in enumerate(to.tolist()) if i != j)], "Use one numbering of the classes everywhere, and store it with the checkpoint.")

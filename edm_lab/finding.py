@@ -44,7 +44,8 @@ CAUSES |= dict(
     c_noise_wrong="the network is told another level than its input has", dropout_at_eval="the denoiser draws dropout when it is used", input_clamped="the noisy input is clipped before the denoiser sees it",
     dead_channel="part of the answer carries nothing while the rest works", bottleneck="the network cannot pass on all that its input holds", overflow="numbers leave the range of their format at some levels",
     nonfinite_gradients="gradients that are not finite are skipped or zeroed", equivariance_broken="the answer does not turn with its input", chirality_lost="the answer does not tell a shape from its mirror image",
-    solver_error="the sampler's own error is larger than the model's")
+    solver_error="the sampler's own error is larger than the model's", target_mismatch="the loss asks for what the input does not hold", corrupt_rows="some rows are no data",
+    condition_misplaced="a map among the conditions does not lie on the data", gradient_throttled="nearly every step is cut short by the limit on the gradient")
 
 # %% ../nbs/52c_finding.ipynb #1010ff42
 @dataclass

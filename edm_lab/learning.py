@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['step_loss', 'Further', 'further', 'still_learning', 'average_keeps_up', 'repeated', 'rows_alike', 'generalises',
-           'gradients_finite']
+           'gradients_finite', 'gradients_cut']
 
 # %% ../nbs/53ba_learning.ipynb #19166eda
 import copy
@@ -21,7 +21,7 @@ from .law import LogUniform
 from .noise import add_noise
 from .plot import Curve, Panel
 from .precond import NullDenoiser, coeffs
-from .subject import Diff, Feed, Measured, Noisy, Subject, cond_of, live, modules_of, paired
+from .subject import Diff, Feed, Measured, Noisy, Subject, by_unit, cond_of, live, modules_of, paired, student
 
 # %% ../nbs/53ba_learning.ipynb #1b8cde2e
 def _learner(m):
@@ -57,9 +57,11 @@ def step_loss(
     "The denoising loss of one batch; without weights of its own, EDM's."
     mask = (f.cond or {}).get("mask")
     e2 = (D(f.x, f.sigma, f.cond) - f.x0).square()
+    each = f.weight is not None and f.weight.numel() > len(e2)
+    if each: e2 = e2 * f.weight
     if mask is not None: mask = mask.reshape(*mask.shape, *(1,) * (e2.ndim - 2)).expand_as(e2)
     mse = e2.flatten(1).mean(1) if mask is None else (e2 * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)
-    w = sigma_like(f.sigma, e2).flatten()[:len(mse)] if f.weight is None else f.weight.flatten()
+    w = sigma_like(f.sigma, e2).flatten()[:len(mse)] if f.weight is None else torch.ones_like(mse) if each else f.weight.flatten()
     if f.weight is None: w = coeffs(w, torch.as_tensor(D.sigma_data).square().mean().sqrt())[1]**-2
     return (w * mse).mean()
 
@@ -165,8 +167,10 @@ def _shift(m):
     out, std = {}, float(m.train.mean(m.train.x0.square()).mean().sqrt())
     a, b = (_sizes(p, m.s.group is not None) for p in (m.held, m.train))
     own = [len(p.x0.flatten(1).unique(dim=0)) for p in (m.held, m.train)]            # copies add no information
+    if m.s.units is not None: own = [n / student(m.z(2), n - 1)**2 for n in (len(m.units(t).unique()) for t in (False, True))]
     for k in a:
-        d, se = float(a[k].mean() - b[k].mean()), float((a[k].var() / own[0] + b[k].var() / own[1]).sqrt())
+        u, v = (by_unit(x[k], m.units(t)) for x, t in ((a, False), (b, True)))
+        d, se = float(u.mean() - v.mean()), float((u.var() / own[0] + v.var() / own[1]).sqrt())
         out[k] = d / (std if k == "mean" else 1), d / max(se, 1e-300)
     return out
 
@@ -183,8 +187,9 @@ def rows_alike(s: Subject, m: Measured):
 # %% ../nbs/53ba_learning.ipynb #522426bc
 def _gap(m):
     "Held-out minus training error, as a share of the held-out one, at each level."
-    a, b = (p.errors(m.s.D) for p in (m.held, m.train))
-    se = (a.var(1) / a.shape[1] + b.var(1) / b.shape[1]).sqrt()
+    a, b = (by_unit(p.errors(m.s.D).mT, m.units(t)).mT for p, t in ((m.held, False), (m.train, True)))
+    n = [v.shape[1] if m.s.units is None else v.shape[1] / student(m.z(len(m.sigmas)), v.shape[1] - 1)**2 for v in (a, b)]
+    se = (a.var(1) / n[0] + b.var(1) / n[1]).sqrt()
     return Diff((a.mean(1) - b.mean(1)) / a.mean(1), se / a.mean(1))
 
 # %% ../nbs/53ba_learning.ipynb #68dac687
@@ -218,3 +223,14 @@ def gradients_finite(s: Subject, m: Measured):
     if bad: yield Finding("nonfinite_gradients", "critical" if share > .2 else "high" if late else "low", .97, f"{len(bad)} of {len(s.records)} recorded steps had gradients or losses that are not finite.", [f"the first at step {bad[0].get('step')}, the last at step {bad[-1].get('step')}"],
                           "Find the level and the layer: compute the loss in float32, clip the weight over sigma, and never set such gradients to zero in silence.")
     else: yield Note(f"all {len(s.records)} recorded steps have finite losses and gradients")
+
+# %% ../nbs/53ba_learning.ipynb #c3e1a002
+@live("records")
+def gradients_cut(s: Subject, m: Measured):
+    "Does the limit on the gradient's norm cut nearly every step?"
+    kept = torch.tensor([r["throttle"] for r in s.records[len(s.records) // 4:] if r.get("throttle") is not None])
+    if len(kept) < 20: return
+    usual, share = float(kept.median()), float((kept < .1).double().mean())
+    told = f"the limit leaves {usual:.2g} of the gradient in the median step; {100 * share:.0f} % of the last {len(kept)} recorded steps keep less than a tenth"
+    if usual < .05: yield Finding("gradient_throttled", "high" if usual < 1e-3 else "medium", .93, f"The limit on the gradient cuts nearly every step, to {usual:.2g} of its length.", [told], "Take fp16's loss scale out before the gradient is cut; set the limit to a few times the usual norm.")
+    else: yield Note(told)

@@ -121,9 +121,9 @@ def _start(m: Measured, sampler_rows: int, sigma: float) -> tuple[Noisy, Tensor]
     return noisy, noisy.valid(sigma * noisy.eps(0))
 
 # %% ../nbs/53g_sampling.ipynb #523094e6
-def _rows_for(m: Measured, values: int = 16384, most: int = 2048) -> int:
+def _rows_for(m: Measured, values: int = 16384, most: int = 2048, least: int = 64) -> int:
     "Rows that make this many coordinates."
-    return max(64, min(most, values // m.s.data[:1].x0.numel()))
+    return max(least, min(most, values // m.s.data[:1].x0.numel()))
 
 # %% ../nbs/53g_sampling.ipynb #18810cfe
 def told_and_had(
@@ -200,7 +200,7 @@ def temperature_probe(s, m):
 def _samples(m: Measured, rows: int = 512) -> tuple[Noisy, Tensor]:
     "Samples of the subject with conditions of held-out rows."
     grid = as_sigmas(m.s.schedule)
-    noisy, x_T = _start(m, min(rows, len(m.s.data), _rows_for(m, 2**20)), float(grid[0]))
+    noisy, x_T = _start(m, min(rows, len(m.s.data), _rows_for(m, 2**17)), float(grid[0]))
     with untouched(m.s.D, seed=0), torch.no_grad():
         try: return noisy, noisy.valid(m.s.sampler(m.s.D, x_T, grid, cond=noisy.cond, seed=m.seed))
         except LabError: return noisy, torch.full_like(x_T, math.nan)         # our samplers stop at what is not finite
@@ -215,7 +215,7 @@ def solver_gap(
     grid = as_sigmas(m.s.schedule)
     levels = getattr(m.s.D, "levels", None)
     low = float(grid[-2]) if levels is None else max(float(grid[-2]), float(levels[0]))
-    noisy, x_T = _start(m, min(rows, len(m.s.data), _rows_for(m, 2**20)), float(grid[0]))
+    noisy, x_T = _start(m, min(rows, len(m.s.data), _rows_for(m, 2**15, least=16)), float(grid[0]))
     if not _samples(m, 64)[1].isfinite().all(): return None
     with untouched(m.s.D, seed=0), torch.no_grad():
         a, b = (noisy.valid(m.s.sampler(m.s.D, x_T.clone(), grid, cond=noisy.cond, seed=i)) for i in (0, 1))
@@ -243,7 +243,7 @@ def drift(
 ) -> tuple[Tensor, Tensor, Tensor]: # levels, and rms(x - D) over sigma there: on the trajectory, on fresh noisy data
     "The denoiser's step along its own trajectory, beside the one on true noisy data."
     grid = as_sigmas(m.s.schedule)
-    noisy, x_T = _start(m, min(rows, _rows_for(m, 2**20)), float(grid[0]))
+    noisy, x_T = _start(m, min(rows, _rows_for(m, 2**16, least=16)), float(grid[0]))
     spy = Spy(m.s.D, keep=False)
     with untouched(m.s.D, seed=0), torch.no_grad():
         m.s.sampler(spy, x_T.clone(), grid, cond=noisy.cond, seed=0)

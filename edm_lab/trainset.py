@@ -21,7 +21,7 @@ from .finding import Finding, Note, Unknown
 from .frames import align
 from .gauge import GROUPS
 from .plot import Curve, Panel
-from .subject import Measured, ask, live, untouched
+from .subject import Measured, ask, by_unit, live, student, untouched
 
 # %% ../nbs/53fa_trainset.ipynb #4ed2e314
 def copies(
@@ -35,13 +35,16 @@ def copies(
 def channel_moments(
     x0: Float[Tensor, " n *d"], # rows
     mask: Bool[Tensor, "n p"] | None = None, # true where a point is real
+    unit: Tensor | None = None, # head, donor or section of each row: only these are independent
+    z: float = 5.5, # standard errors that a difference will have to have, for few units
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]: # each `c`: mean, its standard error, log of the standard deviation, its standard error
     "Mean and spread of each channel."
     v = x0.double().movedim(1, -1) if x0.ndim > 3 else x0.double()
     v = v.reshape(len(v), -1, v.shape[-1])
-    a, n = masked_mean(v, mask), copies(x0)[1]
+    a = by_unit(masked_mean(v, mask), unit)
+    n = copies(x0)[1] if unit is None else len(a) / student(z, len(a) - 1)**2
     mean = a.mean(0)
-    q = masked_mean((v - mean)**2, mask)
+    q = by_unit(masked_mean((v - mean)**2, mask), unit)
     var = q.mean(0).clamp_min(1e-300)
     return mean, a.std(0) / n**.5, var.log() / 2, q.std(0) / n**.5 / var / 2
 
@@ -66,15 +69,16 @@ def _shown(m: Measured) -> Shown: return shown(m.s.feed, None if m.s.train is No
 @live("train")
 def normalised_alike(s, m): # the subject, and what is measured of it
     "Are training rows, rows of the feed and held-out rows scaled and centred alike?"
-    sets = {"held-out rows": channel_moments(s.data.x0, s.data.mask), "training rows": channel_moments(s.train.x0, s.train.mask)}
+    of, z = s.units or (None, None), m.z(2 * s.data[:1].x0.shape[1 if s.data[:1].x0.ndim > 3 else -1])
+    sets = {name: channel_moments(rows.x0, rows.mask, unit, z) for name, rows, unit in (("held-out rows", s.data, of[0]), ("training rows", s.train, of[1]))}
     pairs = [("training rows", "held-out rows")]
     if s.feed is not None and s.augment is None:
         sh = m.of(_shown)
-        sets["rows of the feed"] = channel_moments(sh.x0, sh.mask)
+        sets["rows of the feed"] = channel_moments(sh.x0, sh.mask)                 # drawn from the training rows: each draw is a witness
         pairs.append(("rows of the feed", "training rows"))
     for a, b in pairs:
         A, B = sets[a], sets[b]
-        odd = unlike(A, B, m.z(2 * len(A[0])))
+        odd = unlike(A, B, z)
         if not odd.any(): continue
         i = odd.nonzero()[:6, 0].tolist()
         yield Finding("normalisation_mismatch", "high" if odd.double().mean() >= .5 else "medium", .95, f"The {a} and the {b} are not scaled alike: {int(odd.sum())} of {len(odd)} channels differ.",
@@ -87,11 +91,13 @@ def lost_columns(
     a: Float[Tensor, " n *d"], # rows in which a column may be dead
     b: Float[Tensor, " m *d"], # rows in which it lives
     alpha: float = 1e-6, # chance that is called none
+    unit: Tensor | None = None, # head, donor or section of each row of b
+    units: int | None = None, # how many of them a has; None: as many as rows
 ) -> Bool[Tensor, " *d"]: # columns that are constant in a, and not by chance
     "Columns that are constant in one set and not in the other."
-    first = a[:1]
-    const, k = (a == first).all(0), (b != b.median(0).values).sum(0).double()
-    return const & (k * math.log(len(b) / (len(a) + len(b))) < math.log(alpha))
+    lives = by_unit((b != b.median(0).values).double(), unit) > 0
+    k, n = lives.sum(0).double(), len(a) if units is None else units
+    return (a == a[:1]).all(0) & (k * math.log(len(lives) / (n + len(lives))) < math.log(alpha))
 
 # %% ../nbs/53fa_trainset.ipynb #8d03b68b
 @live("train")
@@ -99,7 +105,8 @@ def dead_columns(s, m):
     "Is a column constant in training that lives in the held-out rows?"
     places = {"the training rows": s.train.x0.cpu()} | ({} if s.feed is None else {"the rows of the feed": m.of(_shown).x0})
     for where, x in places.items():
-        lost = lost_columns(x, s.data.x0.cpu())
+        of = (None, None) if s.units is None else (s.units[0].cpu(), len(s.units[1].unique()))
+        lost = lost_columns(x, s.data.x0.cpu(), unit=of[0], units=of[1])
         if not lost.any(): continue
         yield Finding("dead_channel", "high", .97, f"{int(lost.sum())} of {lost.numel()} columns are constant in {where} and not in the held-out rows: the denoiser cannot learn them.", [f"dead columns: {', '.join(str(i) if len(i) > 1 else str(i[0]) for i in lost.nonzero()[:8].tolist())}"], "Follow these columns from the file to the batch.")
         return
