@@ -6,36 +6,28 @@
 __all__ = ['Size', 'common', 'opened', 'trained', 'knows', 'drawn', 'scored', 'behind', 'examined', 'run_case']
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #d5bc483a
-import json
-import math
-import time
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #604e0b8a
-from ...card import Card
 from .data import Prepared, prepare, read_slices
 from .model import Bridged, channel_spread
 from .quality import memorisation, obeyed, psnr, quality, ssim, train_judge
 from .sheets import as_volumes, by_bin, curves, run_page, sheet_png, summary
 from .system import System, brain_only, build_system, eps_table, healthy, noised, sample_slices, train_system
-from ...ckpt import load_ckpt
+from ...ckpt import Kept, steps_in
 from ...core import LabError, seed_of, write_whole
 from ...data.nifti import Slices, write_nifti
 from ...doctor import verdict_of
 from ...ema import EMA
-from ...examine import Report, causes_first, examine
+from ...examine import Report, causes_first
 from ...finding import Finding
-from ...log import Log, read_log
 from ...sampler import ddim, final
 from ...schedule import vp_sigmas
-from ...stages import Bar, digest_of, one_thread, plain_json, settled
-from ...subject import LIVE, Feed
+from ...stages import examine_told, logged, needed, seconds_of, staged
+from ...subject import Feed
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #40177b15
 @dataclass(frozen=True)
@@ -58,12 +50,7 @@ class Size:
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #abd7123e
 _FULL = Size()
 _QUICK = Size(6, 32, (8, 16, 16), 100, 16, 1, 32, 24, 16, 60, 12, 5, ("solver_or_model", "samples_and_data", "narrow_passage", "told_level", "temperature_probe", "copies_of_training", "condition_used"))
-
-# %% ../../../nbs/cases/jsddpm/07_run.ipynb #06378955
-def _extras(data):
-    "What is needed at the end is asked for at the beginning."
-    for p, extra in (("nibabel", "brain"), *((("nilearn", "brain"),) if data is None else ()), ("safetensors", "train")):
-        if find_spec(p) is None: raise LabError("run jsddpm", f"no package {p}", f"pip install 'edm_lab[{extra}]'")
+def _size(said): return _QUICK if said["quick"] else _FULL
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #a61fff67
 def common(
@@ -99,16 +86,15 @@ def trained(
     p: Prepared, # slices
     size: Size = Size(), # of network and training
     seed: int = 0, # of weights and batches
-    out: Path | None = None, # folder of checkpoints
+    out: Path | None = None, # folder of checkpoints; a run that is there goes on
     tell=lambda record: None, # is shown each record
 ) -> tuple[Bridged, Bridged, System]: # the average, the weights it is made of, and their settings; in evaluation mode
     "A denoiser of slices."
-    s, rows = healthy(), p.rows()
+    s, rows, r = healthy(), p.rows(), None
     mean, std = channel_spread(rows.x0)
     D = build_system(s, p.train.bins, size.channels, True, p.train.z_range, std, mean, seed)
     for r in train_system(D, rows, s, steps=size.steps, batch_size=size.batch, seed=seed, out=out, ckpt_every=50): tell(r)
-    kept, ema = load_ckpt(out).tensors, EMA(D, s.ema, s.ema_warmup)
-    D.load_state_dict(kept["D"]); ema.load_state_dict(kept["ema"])
+    ema = r["ema"] if r else Kept(dict(ema=EMA(D, s.ema, s.ema_warmup))).load(out)["ema"] # of a run that had ended already
     return ema.D.eval(), D.eval(), s
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #60f1e02c
@@ -205,41 +191,17 @@ def examined(
         b = noised(given["train"], s, 16, seed_of(seed, "feed", epoch), step)
         return Feed(b.x0, b.x, b.sigma, b.cond)
     given["feed"] = feed
-    able, done = {"D", "data"} | {k for k, v in given.items() if v is not None}, []
-    checks = {k: c for k, c in LIVE.items() if k not in size.skips + _NOT_ASKED}
-    work = sum(_SLOW.get(k, 1.) for k, c in checks.items() if set(c.needs) <= able)
-    def watched(c):
-        def run(subject, m):
-            out = list(c.run(subject, m) or ())
-            done.append(_SLOW.get(c.name, 1.))
-            tell(sum(done) / work)
-            return out
-        return replace(c, run=run)
-    r = examine(D, p.rows(held=True), n=min(size.asked, len(p.held)), levels=size.levels, seed=seed, checks={k: watched(c) for k, c in checks.items()}, case="jsddpm", **given)
-    r.card, r.findings = Card({"card.title": "The denoiser of this run, examined"}, "jsddpm"), causes_first([*r.findings, *(behind(bins) if bins else ())])
+    r = examine_told(D, p.rows(held=True), "jsddpm", _SLOW, size.skips + _NOT_ASKED, tell, n=min(size.asked, len(p.held)), levels=size.levels, seed=seed, **given)
+    r.findings = causes_first([*r.findings, *(behind(bins) if bins else ())])
     if r.findings: r.verdict, r.cause = verdict_of(r.findings, r.notes, r.lacking)
     return r
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #268b6b71
 def _plan(p, size, begun) -> dict[str, float]: # stage -> seconds where it was measured
     pass_ = .006 * (size.size / 64)**2 * (size.channels[0] / 16)**1.5 + .0004
-    work = sum(_SLOW.get(k, 1.) for k in LIVE if k not in size.skips + _NOT_ASKED)
+    work = seconds_of(_SLOW, size.skips + _NOT_ASKED)
     return {"training": 1. + (.02 + 3.6 * pass_ * size.batch) * (size.steps - begun), "measuring": 15 * size.times * pass_ * size.rows, "sampling": size.sampler * size.samples * pass_,
             "scoring": 4. + .05 * size.judge * (size.size / 64)**2, "doctor": work * .8 * size.asked * size.levels * pass_, "writing": 3.}
-
-# %% ../../../nbs/cases/jsddpm/07_run.ipynb #5be38c03
-def _logged(p, size, seed, out, said, bar):
-    "Train into a folder, with a log; the folder is made with the first step."
-    log = []
-    def tell(r):
-        if not log:
-            write_whole(out / "run.json", json.dumps(said, indent=1))
-            log.append(Log(out, r["step"], tensorboard=False))
-        log[0].write({k: r[k] for k in ("step", "loss", "image", "mask", "lr", "grad_norm", "throttle")})
-        bar.share(r["step"] / size.steps, f", step {r['step']}, loss {r['loss']:.3g}")
-    try: made = trained(p, size, seed, out / "train", tell)
-    finally: [f.close() for f in log]
-    return *made, read_log(out / "log.jsonl")[0] if (out / "log.jsonl").is_file() else None
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #4fe2e4dc
 def _about(p, said, size, samples) -> dict: # the data in numbers
@@ -260,11 +222,11 @@ def _written(out, samples, real, page_of) -> dict: # what the metrics say of the
     return dict(affine=A, about="samples sorted by height along the third axis; in plane mm about the middle of the square, along z mm of the scans", z_off_by_mm=off)
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #03f35e3d
-def _stages(p, size, out, said, bar) -> dict: # metrics
-    "Everything after reading; metrics.json is written last."
-    seed, begun = said["seed"], max([int(f.stem[5:]) for f in (out / "train").glob("step-*.json")], default=0)
-    bar.expect(_plan(p, size, begun))
-    bar.stage("training"); D, raw, s, records = _logged(p, size, seed, out, said, bar)
+def _stages(p, out, said, bar) -> dict: # metrics
+    "Everything after reading."
+    size, seed = _size(said), said["seed"]
+    bar.expect(_plan(p, size, max(steps_in(out / "train"), default=0)))
+    bar.stage("training"); (D, raw, s), records = logged(lambda tell: trained(p, size, seed, out / "train", tell), out, said, ("step", "loss", "image", "mask", "lr", "grad_norm", "throttle"), size.steps, bar)
     bar.stage("measuring"); table, bins = knows(D, p, s, size, seed, bar.share)
     bar.stage("sampling"); samples, real = drawn(D, p, s, size, seed, bar.share)
     bar.stage("scoring"); metrics = bins | dict(eps_table=table) | scored(samples, real, p, size, seed)
@@ -272,6 +234,12 @@ def _stages(p, size, out, said, bar) -> dict: # metrics
     bar.stage("writing")
     metrics |= dict(verdict=r.verdict, findings=[f.to_dict() for f in r.findings], data=_about(p, said, size, samples), skipped=[*size.skips, *_NOT_ASKED], steps=size.steps)
     return metrics | dict(volumes=_written(out, samples, real, lambda sheets: run_page(r, curves(table), sheets, metrics)))
+
+# %% ../../../nbs/cases/jsddpm/07_run.ipynb #fa556e45
+def _read(told): # the slices, and the values of which a digest is kept
+    needed("run jsddpm", nibabel="brain", **(dict(nilearn="brain") if _folder(told["data"]) is None else {}), safetensors="train")
+    p = opened(told["data"], _size(told), told["seed"])
+    return p, (p.train.x, p.train.z, p.train.subject, p.held.x, p.held.z, p.held.subject)
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #4c1bb337
 def run_case(
@@ -282,20 +250,4 @@ def run_case(
     resume: bool = False, # go on with the run that is there
 ) -> dict: # what metrics.json holds
     "Read, set aside, train, measure, sample, score, examine, write."
-    began, out = time.perf_counter(), Path(out)
-    files = ("samples*", "real.png", "report.html", "metrics.json")
-    told, was = settled(out, "jsddpm", dict(data=_folder(data), seed=seed, quick=quick), dict(data=None, seed=0, quick=False), resume, files)
-    if resume and (out / "metrics.json").is_file(): return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    _extras(_folder(told["data"]))
-    bar, size, whole = Bar(), _QUICK if told["quick"] else _FULL, False
-    try:
-        bar.stage("reading")
-        with one_thread():
-            p = opened(told["data"], size, told["seed"])
-            said = dict(case="jsddpm") | told | dict(digest=digest_of(p.train.x, p.train.z, p.train.subject, p.held.x, p.held.z, p.held.subject))
-            if was and was.get("digest") != said["digest"]: raise LabError(f"data: the run in {out} cannot go on", "other slices", f"those that it began with ({was.get('digest')})")
-            metrics = plain_json(_stages(p, size, out, said, bar) | dict(seconds=time.perf_counter() - began))
-        write_whole(out / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False))
-        whole = True
-    finally: bar.close(whole)
-    return metrics
+    return staged(out, "jsddpm", dict(data=_folder(data), seed=seed, quick=quick), resume, _read, _stages, ("samples*", "real.png", "report.html", "metrics.json"), "slices")

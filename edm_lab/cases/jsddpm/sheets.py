@@ -9,7 +9,6 @@ __all__ = ['sheet_png', 'as_volumes', 'by_bin', 'curves', 'run_page', 'summary']
 import html
 import io
 import math
-from base64 import b64encode
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from torch.nn.functional import max_pool2d
 from ...core import LabError
 from ...examine import Report
 from ...plot import Curve, Panel
-from ...report import figure_html, report_html, section_html, words_html
+from ...report import figure_html, page_html, picture_html, section_html
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #3330a0a2
 def sheet_png(
@@ -119,15 +118,13 @@ def run_page(
 ) -> str: # a whole page
     "The self-contained report of a run: sheets, curves, tables, and what the doctor says."
     d, q = metrics["data"], metrics["memorisation"]
-    pictures = "".join(f'<figure style="max-width:none"><img alt="{html.escape(k)}" src="data:image/png;base64,{b64encode(v).decode()}"><figcaption>{html.escape(k)}</figcaption></figure>' for k, v in sheets.items())
+    pictures = "".join(picture_html(v, k, k, "none") for k, v in sheets.items())
     body = (f'<section><h2>Samples and real slices</h2><div class="figs">{pictures}</div><p>Slice for slice of the same height and class, from below to above; lesions are outlined. Nothing was painted over.</p></section>'
             f"<section><h2>How far are samples from real slices?</h2>{_table(['figure', 'samples', 'real', 'distance', 'real to real', 'within'], _quality_rows(metrics))}"
             f"<p>Distance is Wasserstein-1; real to real is that of training heads from held-out ones, or of chance, whichever is larger. Samples lie {q['ratio']:.2f} times as far from the nearest training slice as held-out slices do; "
             f"{100 * q['closer']:.0f} % lie closer than 95 % of the held-out ones (5 % by chance).</p>{_table(['a judge finds what was asked for', 'samples', 'real slices', 'real, asked for another'], _judge_rows(metrics))}</section>"
             f'<section><h2>The curves of the denoiser</h2><div class="figs">{"".join(map(figure_html, panels))}</div>{_table(["times", "image over trivial", "mask over trivial", "PSNR image", "PSNR mask", "SSIM"], _bin_rows(metrics))}</section>' + section_html(r))
-    head = report_html([r]).split("<main>")[0] # the style of the doctor's page
-    return (head[:head.index("<title>")] + "<title>edm_lab: run of jsddpm</title>" + head[head.index("</title>") + 8:] + f"<main><header><h1>Are they brains?</h1><p>{html.escape(d['source'])}: {d['slices']} slices of {d['subjects']} heads, {d['size']} x {d['size']} pixels. "
-            f"{len(d['train_subjects'])} heads were learned from; {len(d['held_subjects'])} were set aside, and errors are theirs.</p></header>{body}{words_html(body)}<footer>Made by edm_lab.</footer></main></body></html>")
+    return page_html("edm_lab: run of jsddpm", "Are they brains?", f"{d['source']}: {d['slices']} slices of {d['subjects']} heads, {d['size']} x {d['size']} pixels. {len(d['train_subjects'])} heads were learned from; {len(d['held_subjects'])} were set aside, and errors are theirs.", body)
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #245a5067
 def summary(

@@ -9,7 +9,6 @@ __all__ = ['named_scores', 'Answer', 'place_all', 'calibration', 'all_scores', '
 # %% ../../../nbs/cases/st/06a_answer.ipynb #7e7a3b1a
 import html
 import math
-from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from ...core import seed_of
 from ...examine import Report
 from ...plot import Curve, Panel, figure, png
 from ...precond import null_scale, wiener_scale
-from ...report import figure_html, report_html, section_html, words_html
+from ...report import figure_html, page_html, picture_html, section_html
 
 # %% ../../../nbs/cases/st/06a_answer.ipynb #31c2ed4d
 def _named(scores): return {("scale_ratio" if k == "scale" else k): float(v) for k, v in scores.items()}
@@ -164,10 +163,6 @@ def tissue_figure(
     for ax in axs: ax.set(xlim=(span[:, 0].min() - .15, span[:, 0].max() + .15), ylim=(span[:, 1].min() - .15, span[:, 1].max() + .15))
     return fig
 
-# %% ../../../nbs/cases/st/06a_answer.ipynb #28195686
-def _picture(fig, alt: str, caption: str) -> str:
-    return f'<figure style="max-width:52rem"><img alt="{html.escape(alt)}" src="data:image/png;base64,{b64encode(png(fig, dpi=110)).decode()}"><figcaption>{html.escape(caption)}</figcaption></figure>'
-
 # %% ../../../nbs/cases/st/06a_answer.ipynb #2e592e0c
 _COLUMNS = dict(knn10_recall="kNN@10", spearman="Spearman", pearson="Pearson", trustworthiness="trustworthiness", scale_ratio="scale", rmsd_aligned="distance")
 _ROWS = dict(heldout="this run", one_sample="one sample of it", reference="lookup with a local line", ridge="ridge regression", expr_knn="expression-kNN", chance="chance", ceiling="ceiling of a lookup")
@@ -194,17 +189,14 @@ def run_page(
     "The self-contained report of a run: pictures, curve, table, and what the doctor says."
     d, types = metrics["data"], _types(p.tissue)
     shown = p.sections[:6]
-    pictures = "".join(f"<h3>{html.escape(s)}</h3>" + "".join(_picture(tissue_figure(p, a, s, by), f"{s}: true and predicted places, by {by}", f"{d['sections'][s]} cells. Coloured by {'true place' if by == 'place' else types[0]}; training cells grey.")
+    pictures = "".join(f"<h3>{html.escape(s)}</h3>" + "".join(picture_html(png(tissue_figure(p, a, s, by), dpi=110), f"{s}: true and predicted places, by {by}", f"{d['sections'][s]} cells. Coloured by {'true place' if by == 'place' else types[0]}; training cells grey.", "52rem")
                                                               for by in ["place"] + ["type"] * (types is not None)) for s in shown)
     more = f"<p>{len(p.sections) - len(shown)} more sections are in the file.</p>" if len(p.sections) > len(shown) else ""
     c = metrics["calibration"]
     body = (f"<section><h2>Held-out cells</h2>{_table_html(metrics)}<p>Scale is the size of the answer over that of the truth; distance is in radii of the section, after the best rotation. "
             f"The error is {c['error_over_doubt']:.2f} times the doubt, and their ranks correlate by {c['rank']:.2f}.</p></section>"
             f"<section><h2>True and predicted tissue</h2>{pictures}{more}</section><section><h2>The curve of the denoiser</h2><div class=\"figs\">{figure_html(curve)}</div></section>" + section_html(r))
-    head = report_html([r]).split("<main>")[0]                               # the style of the doctor's page
-    title = f"{d['source']}: {d['cells']:,} cells, {d['genes']:,} genes"
-    return (head[:head.index("<title>")] + "<title>edm_lab: run of st</title>" + head[head.index("</title>") + 8:] + f"<main><header><h1>Where are the cells?</h1><p>{html.escape(title)}. {d['train']:,} cells were learned from; {d['held']:,} were set aside and are the only ones scored; "
-            f"{d['unplaced']:,} have no place of their own.</p></header>{body}{words_html(body)}<footer>Made by edm_lab.</footer></main></body></html>")
+    return page_html("edm_lab: run of st", "Where are the cells?", f"{d['source']}: {d['cells']:,} cells, {d['genes']:,} genes. {d['train']:,} cells were learned from; {d['held']:,} were set aside and are the only ones scored; {d['unplaced']:,} have no place of their own.", body)
 
 # %% ../../../nbs/cases/st/06a_answer.ipynb #4be05363
 def summary(

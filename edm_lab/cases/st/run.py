@@ -7,30 +7,26 @@ __all__ = ['Size', 'opened', 'examined', 'run_case']
 
 # %% ../../../nbs/cases/st/07_run.ipynb #3fb72157
 import json
-import time
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 # %% ../../../nbs/cases/st/07_run.ipynb #5b3acecc
-from ...card import Card
 from .answer import about_data, all_scores, place_all, run_page, size_panel, summary
 from .data import Prepared, prepare
 from .placed import Placer, train_placer
 from .system import healthy
+from ...ckpt import steps_in
 from ...core import LabError, centre, seed_of, write_whole
 from ...data.anndata import read_tissue, write_h5ad
 from ...data.rows import Rows
 from ...data.tissue import simulate
-from ...examine import Report, examine
-from ...log import Log, read_log
+from ...examine import Report
 from ...noise import Centred
 from ...sampler import euler, final
 from ...selfcond import Carried, SelfConditioned
-from ...stages import Bar, digest_of, one_thread, plain_json, settled
-from ...subject import LIVE
+from ...stages import examine_told, logged, needed, seconds_of, staged
 
 # %% ../../../nbs/cases/st/07_run.ipynb #6ebcb81b
 @dataclass(frozen=True)
@@ -46,12 +42,7 @@ class Size:
 
 # %% ../../../nbs/cases/st/07_run.ipynb #328a493f
 _FULL, _QUICK = Size(), Size(500, 100, 40, 4, 16, 6, ("still_learning", "solver_or_model", "samples_and_data", "narrow_passage"))
-
-# %% ../../../nbs/cases/st/07_run.ipynb #d80fdcba
-def _extras():
-    "What is needed at the end is asked for at the beginning."
-    for p, extra in (("anndata", "st"), ("pandas", "st"), ("safetensors", "train")):
-        if find_spec(p) is None: raise LabError("run st", f"no package {p}", f"pip install 'edm_lab[{extra}]'")
+def _size(said): return _QUICK if said["quick"] else _FULL
 
 # %% ../../../nbs/cases/st/07_run.ipynb #2e99a2e1
 def opened(
@@ -92,38 +83,12 @@ def examined(
     held, seen = (_first(m.rows(cells, n, seed_of(seed, key)), min(64, max(16, 2 * len(m.p.held) // n))) for cells, key in ((m.p.held, "held"), (m.fit, "seen")))
     given = dict(train=seen, noise=Centred(), records=records, law=healthy(sigma_data=float(m.S.sigma_data)).law, schedule=m.grid,
                  sampler=lambda D, x, sigmas, cond=None, seed=0: final(euler(Carried(D) if isinstance(D, SelfConditioned) else D, x, sigmas, cond)))
-    able, done = {"D", "data"} | {k for k, v in given.items() if v is not None}, []
-    checks = {k: c for k, c in LIVE.items() if k not in size.skips}
-    work = sum(_SLOW.get(k, 1.) for k, c in checks.items() if set(c.needs) <= able)
-    def watched(c):
-        def run(s, measured):
-            out = list(c.run(s, measured) or ())
-            done.append(_SLOW.get(c.name, 1.))
-            tell(sum(done) / work)
-            return out
-        return replace(c, run=run)
-    r = examine(m.S, held, n=n, levels=size.levels, seed=seed, checks={k: watched(c) for k, c in checks.items()}, case="st", **given)
-    r.card = Card({"card.title": "The denoiser of this run, examined"}, "st")
-    return r
+    return examine_told(m.S, held, "st", _SLOW, size.skips, tell, n=n, levels=size.levels, seed=seed, **given)
 
 # %% ../../../nbs/cases/st/07_run.ipynb #1182fabc
 def _plan(p, size, begun) -> dict[str, float]: # stage -> seconds where it was measured
-    n, work = len(p.tissue), sum(_SLOW.get(k, 1.) for k in LIVE if k not in size.skips)
+    n, work = len(p.tissue), seconds_of(_SLOW, size.skips)
     return {"training": .3 + n / 3000 + .065 * (size.steps - begun), "placing": 1.6e-4 * n * size.samples, "scoring": 3e-4 * n, "doctor": work * min(size.rows, max(len(p.held) // 32, 8)) / 64 * (size.levels / 12), "writing": 1. + 1.5 * min(len(p.sections), 6)}
-
-# %% ../../../nbs/cases/st/07_run.ipynb #11280297
-def _trained(p, size, seed, out, said, bar) -> tuple[Placer, list[dict]]: # and the records of its training
-    "Train into a folder, with a log; the folder is made with the first step."
-    log = []
-    def tell(r):
-        if not log:
-            write_whole(out / "run.json", json.dumps(said, indent=1))
-            log.append(Log(out, r["step"], tensorboard=False))
-        log[0].write({k: r[k] for k in ("step", "loss", "lr", "grad_norm")})
-        bar.share(r["step"] / size.steps, f"step {r['step']}, loss {r['loss']:.3g}")
-    try: m = train_placer(p, steps=size.steps, seed=seed, out=out / "train", tell=tell, ckpt_every=min(50, size.steps // 4))
-    finally: [f.close() for f in log]
-    return m, read_log(out / "log.jsonl")[0] if (out / "log.jsonl").is_file() else None
 
 # %% ../../../nbs/cases/st/07_run.ipynb #1b3e6725
 def _with_places(p, a, out, said) -> Path: # tissue.h5ad
@@ -134,11 +99,12 @@ def _with_places(p, a, out, said) -> Path: # tissue.h5ad
     return write_h5ad(replace(t, obs=obs), out / "tissue.h5ad", obsm=dict(X_edm_lab=xy), uns=dict(edm_lab=json.dumps(said | dict(frame_of=a.home, unit=t.unit))))
 
 # %% ../../../nbs/cases/st/07_run.ipynb #463dac24
-def _stages(p, size, out, said, bar) -> dict: # metrics
-    "Everything after reading; metrics.json is written last."
-    seed, begun = said["seed"], max([int(f.stem[5:]) for f in (out / "train").glob("step-*.json")], default=0)
-    bar.expect(_plan(p, size, begun))
-    bar.stage("training"); m, records = _trained(p, size, seed, out, said, bar)
+def _stages(p, out, said, bar) -> dict: # metrics
+    "Everything after reading."
+    size, seed = _size(said), said["seed"]
+    def train(tell): return train_placer(p, steps=size.steps, seed=seed, out=out / "train", tell=tell, ckpt_every=min(50, size.steps // 4))
+    bar.expect(_plan(p, size, max(steps_in(out / "train"), default=0)))
+    bar.stage("training"); m, records = logged(train, out, said, ("step", "loss", "lr", "grad_norm"), size.steps, bar)
     bar.stage("placing"); a = place_all(m, size.samples, seed, bar.share)
     bar.stage("scoring"); metrics = all_scores(m, a, seed)
     bar.stage("doctor"); r = examined(m, size, records, seed, bar.share)
@@ -147,6 +113,12 @@ def _stages(p, size, out, said, bar) -> dict: # metrics
     _with_places(p, a, out, said)
     write_whole(out / "report.html", run_page(p, a, r, size_panel(m, size.rows, seed), metrics))
     return metrics
+
+# %% ../../../nbs/cases/st/07_run.ipynb #c94a80ef
+def _read(told): # the tissue, and the values of which a digest is kept
+    p = opened(told["data"], _size(told), told["seed"])
+    t = p.tissue
+    return p, (t.X.data, t.X.indices, t.X.indptr, t.xy, list(t.names), list(t.section), list(t.genes))
 
 # %% ../../../nbs/cases/st/07_run.ipynb #15057a46
 def run_case(
@@ -157,21 +129,6 @@ def run_case(
     resume: bool = False, # go on with the run that is there
 ) -> dict: # what metrics.json holds
     "Read, set aside, train, place, score, examine, write."
-    began, out = time.perf_counter(), Path(out)
-    _extras()
+    needed("run st", anndata="st", pandas="st", safetensors="train")
     paths = data if data is None else [str(d) for d in (data if isinstance(data, list | tuple) else [data])]
-    told, was = settled(out, "st", dict(data=paths, seed=seed, quick=quick), dict(data=None, seed=0, quick=False), resume, ("tissue.h5ad", "report.html", "metrics.json"))
-    if resume and (out / "metrics.json").is_file(): return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    bar, size, whole = Bar(), _QUICK if told["quick"] else _FULL, False
-    try:
-        bar.stage("reading")
-        with one_thread():
-            p = opened(told["data"], size, told["seed"])
-            t = p.tissue
-            said = dict(case="st") | told | dict(digest=digest_of(t.X.data, t.X.indices, t.X.indptr, t.xy, list(t.names), list(t.section), list(t.genes)))
-            if was and was["digest"] != said["digest"]: raise LabError(f"data: the run in {out} cannot go on", "other values", f"those that it began with ({was['digest']})")
-            metrics = _stages(p, size, out, said, bar) | dict(seconds=time.perf_counter() - began)
-        write_whole(out / "metrics.json", json.dumps(plain_json(metrics), indent=1, ensure_ascii=False, allow_nan=False))
-        whole = True
-    finally: bar.close(whole)
-    return plain_json(metrics)
+    return staged(out, "st", dict(data=paths, seed=seed, quick=quick), resume, _read, _stages, ("tissue.h5ad", "report.html", "metrics.json"))
