@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 # %% ../nbs/53fb_asked.ipynb #10bf3aa3
+from .core import sigma_like
 from .feed import Shown, shown
 from .finding import Finding, Note
-from .plot import Curve, Panel
+from .precond import coeffs
 from .subject import Measured, live
 
 # %% ../nbs/53fb_asked.ipynb #4fd15e27
@@ -78,9 +79,9 @@ def coordinate_weights(s, m):
     "Does the loss weight leave most coordinates unheard?"
     sh = m.of(_shown)
     if sh.each is None: return
-    own = sh.each.double() / sh.each.double().flatten(1).mean(1).clamp_min(1e-300).reshape(-1, *(1,) * (sh.x0.ndim - 1))      # what a level weighs is another question
-    share, w = heard_share(own[sh.on]), own[sh.on]
-    few = float((w > w.quantile(.5) * 3).double().mean()) if len(w) < 10**7 else float((w > w.median() * 3).double().mean())
+    own = sh.each.double() * coeffs(sigma_like(sh.sigma, sh.x0).double(), torch.as_tensor(s.D.sigma_data).cpu().double())[1]**2      # in units of F, where EDM's weight is 1
+    w = (own / sh.mean(own).clamp_min(1e-300).reshape(-1, *(1,) * (sh.x0.ndim - 1)))[sh.on]                                          # what a level weighs is another question
+    share, few = heard_share(w), float((w > w.median() * 3).double().mean())
     told = f"the weights of the coordinates are worth {100 * share:.2g} % of them; {100 * few:.2g} % weigh over three times the median"
     if share < .3: yield Finding("weight_imbalance", "high", .93, f"The loss listens to few coordinates: its weights are worth {100 * share:.2g} % of them.", [told, f"largest over smallest weight of a coordinate in a row: {float((sh.each.flatten(1).amax(1) / sh.each.flatten(1).amin(1).clamp_min(1e-300)).max()):.3g}"],
         "Weight the few by the square root of what seems right, never the rest below 1, and watch the error of both.")

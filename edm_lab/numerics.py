@@ -34,7 +34,8 @@ class Probe(Noisy):
                  seed: int = 0): # of the noise
         super().__init__(rows, torch.tensor([sigma], dtype=torch.float64), noise, seed)
         self.D, self.sigma, self.now = D, float(sigma), self.x(0)
-        self.c_skip, self.c_out, *_ = (float(torch.as_tensor(c).double().square().mean().sqrt()) for c in coeffs(self.sigma, D.sigma_data))
+        skip, out, *_ = (torch.as_tensor(c).double() for c in coeffs(self.sigma, D.sigma_data))
+        self.c_skip, self.c_out = skip.to(self.now).expand(self.now.shape[1:]), float(out.square().mean().sqrt()) # each coordinate has its own, if sigma_data has
         self.size = float(self.mean(self.now.square()).mean().sqrt())             # rms of x
     def say(self, x=None, sigma=None, cond=..., seed=0, D=None):
         "The answer to the rows as they are, or with something changed; the same random numbers for the same seed."
@@ -202,8 +203,8 @@ def reach(
     where, a = p.valid((2. * sign - 1) * moved), torch.arange(13, dtype=torch.float64) / 4
     def at(v): return torch.where(moved, where * (v * p.size), p.now)
     y = [p.say(at(float(v))) for v in a]
-    slopes = torch.tensor([0., p.c_skip, 1., 1 / (1 + p.sigma**2)])
-    return a, torch.tensor([[_rms(p.apart(v - float(k) * where * (p.size / 4), u)) for k in slopes] for u, v in zip(y, y[1:])], dtype=torch.float64)
+    slopes = 0., p.c_skip, 1., 1 / (1 + p.sigma**2)
+    return a, torch.tensor([[_rms(p.apart(v - k * where * (p.size / 4), u)) for k in slopes] for u, v in zip(y, y[1:])], dtype=torch.float64)
 
 # %% ../nbs/53e_numerics.ipynb #4940142e
 def deaf_beyond(
@@ -260,9 +261,10 @@ def open_rank(
     points: int = 4, # rows at which the derivative is taken
 ) -> tuple[int, int]: # rank of what the network adds, directions tried; the median over the points
     "How many directions of the input reach the output through the network."
-    ranks, slopes = [], (p.c_skip, 1., 1 / (1 + p.sigma**2))
+    ranks, on = [], p.valid(torch.ones_like(p.now)).bool().cpu()
     for i in range(min(points, len(p.now))):
         J, U = jacobian(p, i)
+        slopes = p.c_skip.cpu()[on[i]].double()[:, None], 1., 1 / (1 + p.sigma**2)
         sv = torch.stack([torch.linalg.svdvals(J - k * U) for k in slopes])
         ranks.append((int((sv > 2e-3 * sv[:, :1]).sum(1).min()) if sv[0, 0] > .02 * p.c_out / p.size else U.shape[1], U.shape[1]))
     return sorted(ranks, key=lambda r: r[0] / r[1])[len(ranks) // 2]

@@ -8,6 +8,7 @@ __all__ = ['copies', 'channel_moments', 'unlike', 'normalised_alike', 'lost_colu
 
 # %% ../nbs/53fa_trainset.ipynb #af38179d
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,7 +16,7 @@ from torch import Tensor
 
 # %% ../nbs/53fa_trainset.ipynb #148003d7
 from .bridge import skip_out
-from .core import masked_mean, rng
+from .core import masked_mean, rng, sigma_like
 from .feed import Shown, ks, matched, shown
 from .finding import Finding, Note, Unknown
 from .frames import align
@@ -205,6 +206,14 @@ def weight_table(
     loss = torch.stack([(w * mse.double())[i].mean() for i in inner])
     return torch.stack([sh.sigma[i].double().median() for i in inner]), torch.stack([F[i].mean() for i in inner]), loss / loss.sum()
 
+# %% ../nbs/53fa_trainset.ipynb #d4f2b101
+def _levels_only(sh, e2, D, sd): # where coordinates have weights, or sigma_data, of their own: one weight a sample that is theirs in F-space, and the error that makes the same loss with it
+    if sh.each is None: return sh, sh.mean(e2)
+    kind, own = getattr(D, "predicts", "F"), torch.as_tensor(D.sigma_data).cpu()
+    c_own, c_one = skip_out(kind, sigma_like(sh.sigma, sh.x0).double(), own.double())[1], skip_out(kind, sh.sigma.double(), sd)[1]
+    one = replace(sh, weight=sh.mean(sh.each * c_own**2) / c_one**2)
+    return one, sh.mean(sh.each * e2) / one.weight.clamp_min(1e-300)
+
 # %% ../nbs/53fa_trainset.ipynb #a46d0e83
 @live("feed")
 def loss_weights(s, m):
@@ -213,7 +222,7 @@ def loss_weights(s, m):
     if sh.weight is None: return
     dev = m.device
     with untouched(s.D): y = ask(s.D, sh.x.to(dev), sh.sigma.to(dev), {k: v.to(dev) for k, v in sh.cond.items()} or None).cpu()
-    at, F, share = weight_table(sh, sh.mean((y - sh.x0)**2), m.sigma_data, getattr(s.D, "predicts", "F"))
+    at, F, share = weight_table(*_levels_only(sh, (y - sh.x0)**2, s.D, m.sigma_data), m.sigma_data, getattr(s.D, "predicts", "F"))
     wide, heard = float(F.max() / F.min().clamp_min(1e-300)), float(share.max() / share.min().clamp_min(1e-300))
     panel = Panel("What does each level weigh?", f"Is every level heard? {'No' if wide > 10 and heard > 3 else 'Yes'}: the weights differ {wide:.3g}-fold.", [Curve("weight in F-space", at, F / F.mean(), "ours"), Curve("share of the loss, times bins", at, share * len(share), "other"), Curve("EDM", at, [1.] * len(at), "oracle")], ylabel="relative weight", yscale="log")
     if wide > 10 and heard > 3: yield Finding("weight_imbalance", "high" if wide > 100 else "medium", .93, f"The loss weight drowns some levels: in units of F it differs {wide:.0f}-fold over the middle 80 % of the training levels.",
