@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #1eede35c
 from ...bridge import trivial_mse_eps
-from ...ckpt import load_ckpt, save_ckpt
+from ...ckpt import Kept
 from ...core import Denoiser, LabError, rng, seed_of, sigma_like
 from ...data.rows import Rows, batch
 from ...ema import EMA
@@ -169,21 +169,14 @@ def swapped(
     finally: D.load_state_dict(own)
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #2c866c41
-class _State:
+class _State(Kept):
     "All that changes in a run, by name."
     def __init__(self, D, s):
         self.kendall, self.ema = Kendall() if s.kendall else None, EMA(D, s.ema, s.ema_warmup)
         p = [q for q in D.parameters() if q.requires_grad]
         groups = [dict(params=[q for q in p if q.ndim > 1]), dict(params=[q for q in p if q.ndim < 2] + (list(self.kendall.parameters()) if self.kendall else []), weight_decay=0.)]
         self.opt = torch.optim.AdamW(groups, lr=s.lr, betas=(.9, .99), weight_decay=s.weight_decay)
-        self.kept = dict(D=D, opt=self.opt, ema=self.ema) | (dict(kendall=self.kendall) if self.kendall else {})
-    def save(self, out, step, settings): save_ckpt(out, step, {k: v.state_dict() for k, v in self.kept.items()}, dict(settings=settings))
-    def resume(self, out, settings):
-        if out is None or not any(Path(out).glob("step-*")): return 0
-        c = load_ckpt(out)
-        if c.meta["settings"] != settings: raise LabError(f"{out}", "a run with other settings", "the same settings, or another folder")
-        for k, v in self.kept.items(): v.load_state_dict(c.tensors[k])
-        return c.step
+        super().__init__(dict(D=D, opt=self.opt, ema=self.ema, kendall=self.kendall))
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #ece5a13f
 def _move(D, state, loss, s, i, steps):

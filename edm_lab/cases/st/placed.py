@@ -20,7 +20,7 @@ from .data import Prepared
 from .model import TissueNet
 from .system import healthy, train_system
 from .whole import Whole
-from ...ckpt import load_ckpt
+from ...ckpt import Kept
 from ...core import LabError, rng, seed_of
 from ...data.minisets import Minisets
 from ...data.rows import Rows, batch
@@ -82,7 +82,7 @@ def reference(
     ks: tuple[int, ...] = (5, 10, 20), # neighbours that are tried
 ) -> Reference:
     "Ask the training cells about every cell."
-    home, at = _homes(p), p.tissue.section
+    home = _homes(p)
     every = [(k, line) for k in ks for line in (False, True)]
     said = {c: _everyone(p, home, *c) for c in every}
     errors = {c: float(np.sqrt(((said[c][0] - p.y)[p.train]**2).sum(1).mean())) for c in every}
@@ -189,16 +189,10 @@ def train_placer(
     def blur(cond, gen): return cond | dict(context=cond["context"] + noise * torch.randn(cond["context"].shape, generator=gen))
     r = None
     for r in train_system(D, _sets(p, ref.features, R, fit, size, seed).rows(), s, steps=steps, batch_size=batch_size, seed=seed, spoil=blur, out=out, ckpt_every=ckpt_every): tell(r)
-    m = Placer(p, ref, SelfConditioned(r["ema"].D if r else _averaged(D, out)).eval(), fit, tune, seed=seed)
+    ema = r["ema"] if r else Kept(dict(ema=EMA(D, .99))).load(out)["ema"] # of a run that had ended already
+    m = Placer(p, ref, SelfConditioned(ema.D).eval(), fit, tune, seed=seed)
     m.factor = _factor(m, tune)
     return m
-
-# %% ../../../nbs/cases/st/05a_placed.ipynb #331ef17c
-def _averaged(D, out):
-    "The averaged weights of a run that had ended already."
-    ema = EMA(D, .99)
-    ema.load_state_dict(load_ckpt(out).tensors["ema"])
-    return ema.D
 
 # %% ../../../nbs/cases/st/05a_placed.ipynb #1a572bf1
 def _factor(m, cells):

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #3c8dad1a
-from ...ckpt import load_ckpt, save_ckpt
+from ...ckpt import Kept
 from ...core import Denoiser, LabError, centre, masked_mean, rng, sigma_like
 from ...data.anndata import Encoder, Tissue, split_cells
 from ...data.minisets import Minisets, scaled_places, spread
@@ -278,20 +278,12 @@ def _optimiser(D, s):
     return torch.optim.AdamW(groups, lr=s.lr, betas=(.9, .99), weight_decay=0.)
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #95ed00e9
-class _State:
+class _State(Kept):
     "All that changes in a run, by name."
     def __init__(self, D, s, ema):
         self.opt, self.ema, self.gates = _optimiser(D, s), EMA(D, ema), default_gates() if s.gates else None
         self.cur = Curriculum(s.sigma_data, s.curriculum, least=s.least, ramp=s.ramp, base=s.law) if s.curriculum else None
-        kept = dict(D=D, opt=self.opt, ema=self.ema, cur=self.cur) | {f"gate.{k}": v for k, v in (self.gates or {}).items()}
-        self.kept = {k: v for k, v in kept.items() if v is not None}
-    def save(self, out, step, settings): save_ckpt(out, step, {k: v.state_dict() for k, v in self.kept.items()}, dict(settings=settings))
-    def resume(self, out, settings):
-        if out is None or not any(Path(out).glob("step-*")): return 0
-        c = load_ckpt(out)
-        if c.meta["settings"] != settings: raise LabError(f"{out}", "a run with other settings", "the same settings, or another folder")
-        for k, v in self.kept.items(): v.load_state_dict(c.tensors[k])
-        return c.step
+        super().__init__(dict(D=D, opt=self.opt, ema=self.ema, cur=self.cur) | {f"gate.{k}": v for k, v in (self.gates or {}).items()})
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #ba6e84b5
 def train_system(
