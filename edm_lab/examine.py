@@ -33,7 +33,7 @@ BRINGS: dict[str, set[str]] = dict( # a mechanism -> others that it brings with 
     ema_lag={"dead_branch", "context_ignored", "frozen_random_backbone", "bottleneck"}, overflow={"postprocess_masks", "input_clamped", "c_noise_wrong"},
     normalisation_mismatch={"memorisation", "sigma_data_mismatch", "augmentation_missing", "augmentation_not_haar"},
     dropout_at_eval={"postprocess_masks", "equivariance_broken", "batch_leak", "padding_leak"}, batch_leak={"postprocess_masks", "equivariance_broken", "padding_leak"}, weight_imbalance={"dead_branch"},
-    dead_channel={"bottleneck"}, sigma_law_unshifted={"train_sample_gap"}, padding_leak={"equivariance_broken"}, noise_fixed={"memorisation"}, noise_scale_wrong={"c_noise_wrong"},
+    input_clamped={"target_mismatch", "noise_scale_wrong", "correlated_noise"}, dead_channel={"bottleneck"}, sigma_law_unshifted={"train_sample_gap"}, padding_leak={"equivariance_broken"}, noise_fixed={"memorisation"}, noise_scale_wrong={"c_noise_wrong"},
     augmentation_missing={"memorisation", "equivariance_broken"}, augmentation_not_haar={"memorisation", "equivariance_broken"}, temperature={"solver_error"}, null_token_untrained={"solver_error", "overguided"})
 
 # %% ../nbs/53h_examine.ipynb #0146a1af

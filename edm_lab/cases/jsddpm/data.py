@@ -47,6 +47,10 @@ class Prepared:
     variance: Float[Tensor, " 2"] # of image and mask, about their means
     @property
     def sigma_data(self) -> float: return float(self.variance.mean().sqrt()) # over both channels
+    @property
+    def units(self) -> tuple[Tensor, Tensor]: # the head, by number, of each held-out and of each training slice
+        names = {n: k for k, n in enumerate(sorted({*self.train.subject, *self.held.subject}))}
+        return tuple(torch.tensor([names[n] for n in s.subject]) for s in (self.held, self.train))
     def rows(self, held: bool = False, prior: bool = True) -> Rows: # of the held-out heads; with the prior among the conditions
         return (self.held if held else self.train).rows(self.prior if prior else None)
 
