@@ -27,7 +27,7 @@ from edm_lab.cases.jsddpm.planted import examined_planted, planted, train_plante
 from edm_lab.core import write_whole
 
 HERE = Path(__file__).parent
-BUDGET = Budget(steps=300, batch_size=16, channels=(8, 16, 24), subjects=24, size=32)
+BUDGET = Budget(steps=240, batch_size=16, channels=(8, 16, 24), subjects=24, size=32)
 GRAVE = "critical", "high", "medium"
 
 

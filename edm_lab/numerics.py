@@ -339,7 +339,7 @@ def _list(v, unit="") -> str: return ", ".join(f"{float(x):.3g}{unit}" for x in 
 @live()
 def told_level(s, m):
     "Would another level, told to the network or to the denoiser, lower the error?"
-    rows = m.part(s.data if s.train is None else s.train)
+    rows = m.part(s.data if s.train is None else s.train, 64)
     noisy = Noisy(rows[:512 if rows.x0.ndim == 2 else 192], _told_levels(s, m), s.noise, m.seed)
     with untouched(s.D): got = _told_ways(s, m, noisy)
     if not got: return

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['copies', 'channel_moments', 'unlike', 'normalised_alike', 'lost_columns', 'dead_columns', 'repeated_rows',
-           'drawn_frames', 'haar_faults', 'even_frames', 'weight_table', 'loss_weights']
+           'label_shift', 'labels_in_place', 'drawn_frames', 'haar_faults', 'even_frames', 'weight_table',
+           'loss_weights']
 
 # %% ../nbs/53fa_trainset.ipynb #af38179d
 import math
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 # %% ../nbs/53fa_trainset.ipynb #148003d7
@@ -22,7 +23,7 @@ from .finding import Finding, Note, Unknown
 from .frames import align
 from .gauge import GROUPS
 from .plot import Curve, Panel
-from .subject import Measured, ask, by_unit, live, student, untouched
+from .subject import Measured, ask, by_unit, live, paired, student, untouched
 
 # %% ../nbs/53fa_trainset.ipynb #4ed2e314
 def copies(
@@ -125,6 +126,43 @@ def repeated_rows(s, m):
     if share > .01: yield Finding("memorisation", "high" if share > .5 else "medium" if share > .1 else "low", .95, f"The training set repeats itself: {100 * share:.0f} % of its {len(s.train)} rows are copies of others, so that it is worth {worth:.0f} rows.", [f"of the held-out rows {100 * natural:.1f} % are copies"], "Remove the copies, or weight them down; a denoiser learns by heart what it sees most.")
     if leak > .01: yield Finding("memorisation", "high" if leak > .1 else "medium", .95, f"{100 * leak:.0f} % of the held-out rows stand in the training set: they cannot show whether it is learnt by heart.", [f"found again value by value, of {min(1024, len(s.data))} rows"], "Split by subject before anything is copied or cut.")
     if max(share, leak) <= .01: yield Note(f"{len(s.train)} training rows, {100 * max(share, 0):.1f} % of them copies, {100 * leak:.1f} % of the held-out rows among them")
+
+# %% ../nbs/53fa_trainset.ipynb #7c0de102
+def label_shift(
+    a: Float[Tensor, " n *d"], # rows
+    ya: Int[Tensor, " n"], # their labels
+    b: Float[Tensor, " m *d"], # other rows
+    yb: Int[Tensor, " m"], # their labels
+    most: int = 10, # places
+    least: int = 4, # rows of a class
+) -> tuple[int, float, float]: # shift of yb that fits best; share of the squared distance that it saves; in standard errors
+    "The shift that brings rows nearest to the class means of the others."
+    k, u, v = int(max(ya.max(), yb.max())) + 1, a.flatten(1).double(), b.flatten(1).double()
+    n = torch.bincount(ya, minlength=k)
+    mean = torch.zeros(k, u.shape[1], dtype=u.dtype).index_add_(0, ya, u) / n.clamp_min(1)[:, None]
+    def far(by):
+        at = (yb + by).clamp(0, k - 1)
+        return torch.where((at == yb + by) & (n[at] >= least), (v - mean[at]).square().sum(1), torch.nan)
+    here, best = far(0), (0, 0., 0.)
+    for by in range(-min(most, k - 1), min(most, k - 1) + 1):
+        there = far(by)
+        both = ~(here.isnan() | there.isnan())
+        if by == 0 or both.sum() < 30: continue
+        d = paired(here[both], there[both])
+        best = max(best, (by, float(d.mean / here[both].mean()), float(d.z)), key=lambda s: s[1])
+    return best
+
+# %% ../nbs/53fa_trainset.ipynb #7c0de104
+@live("train")
+def labels_in_place(s, m):
+    "Are the labels of held-out rows off by a constant against those of the training rows?"
+    for k in (s.train.cond or {}).keys() & (s.data.cond or {}).keys():
+        ya, yb = (r.cond[k].cpu() for r in (s.train, s.data))
+        if ya.ndim > 1 or ya.is_floating_point() or ya.dtype == torch.bool or min(int(ya.min()), int(yb.min())) < 0: continue
+        by, share, z = label_shift(s.train.x0.cpu(), ya, s.data.x0.cpu(), yb)
+        told = f"moved by {by:+d} the held-out labels save {100 * share:.2g} % of the squared distance to the means of their classes ({z:.0f} standard errors)"
+        if by and share > .05 and z > m.z(20): yield Finding("labels_permuted", "high", .96, f"The {k} of the held-out rows is off by {-by:+d} against that of the training rows.", [told], "Make labels by one function, with one range, and store the range with the checkpoint.")
+        elif by == 0 or share < .02: yield Note(f"the {k} of held-out and training rows is counted from the same end")
 
 # %% ../nbs/53fa_trainset.ipynb #3cb18de5
 def drawn_frames(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Planted', 'told_otherwise', 'told_late', 'planted', 'train_planted', 'shown_to_doctor', 'examined_planted']
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #fdc4f009
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #502ce3ea
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #03d1e09d
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #206ed095
 from .data import Prepared
 from .failure import Budget, suspects
 from .model import Bridged, channel_spread
@@ -28,7 +28,7 @@ from ...sampler import ddim, final
 from ...schedule import vp_sigmas
 from ...subject import LIVE
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #4be73f50
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #4ef506f3
 @dataclass(frozen=True)
 class Planted:
     "A healthy run with one thing wrong, or with one thing changed that is no fault."
@@ -37,6 +37,7 @@ class Planted:
     system: System # settings
     spoil: Callable | None = None # (Noised, generator) -> Noised, in training
     data: Callable | None = None # (Rows, generator) -> Rows, of training and held-out rows alike
+    held: Callable | None = None # (Rows, generator) -> Rows, of held-out rows only
     use: Callable | None = None # D -> the denoiser as it is used
     evaluate: Callable | None = None # D -> the path of validation
     span: float = 2. # range of the data that the metric is told
@@ -44,13 +45,13 @@ class Planted:
     until: float = 1. # share of the planned steps after which it was stopped
     after: bool = False # acts after training only
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #5c2e79e9
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #840df895
 class _Told(nn.Module):
     "A network that gets a changed condition."
     def __init__(self, net, change): super().__init__(); self.net, self.change, self.n_classes, self.self_cond = net, change, net.n_classes, net.self_cond
     def forward(self, x_in, c_noise, cond=None): return self.net(x_in, c_noise, cond and self.change(cond))
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #1544d264
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #00196cf3
 def told_otherwise(
     change: Callable, # cond -> cond, on the way into the network
 ) -> Callable: # D -> the denoiser as it is used
@@ -61,7 +62,7 @@ def told_otherwise(
         return E.eval()
     return use
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #e416c539
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #ef7f74c7
 def told_late(
     by: int, # steps of the table
 ) -> Callable: # D -> the denoiser as it is used
@@ -72,7 +73,7 @@ def told_late(
         return E.eval()
     return use
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #aa527149
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #537b25d1
 class _Half(nn.Module):
     "The coefficients in half precision, whose largest number is 65504."
     def __init__(self, D): super().__init__(); self.D, self.sigma_data = D, D.sigma_data
@@ -83,7 +84,7 @@ class _Half(nn.Module):
         F_x = D.net((v / total.sqrt()).float(), D.told(sigma, x), cond)
         return (D.shift + sd * sd / total * v + s * sd / total.sqrt() * F_x.half()).to(x.dtype)
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #216a45e5
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #45db0b13
 def _no_root(D): # the historic function: x_t - (1 - alpha_bar) eps, over sqrt(alpha_bar)
     def evaluate(x, sigma, cond=None):
         s = sigma_like(torch.as_tensor(sigma, dtype=x.dtype), x).reshape(-1, 1, 1, 1)
@@ -91,26 +92,24 @@ def _no_root(D): # the historic function: x_t - (1 - alpha_bar) eps, over sqrt(a
     evaluate.sigma_data = D.sigma_data
     return evaluate
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #30ed3c37
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #1c9d4cb3
 def _painted(D): # background wherever the prior sees no brain
     def evaluate(x, sigma, cond=None): return brain_only(D(x, sigma, cond), cond)
     evaluate.sigma_data = D.sigma_data
     return evaluate
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #ca59d7fd
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #a4e26dea
 def _later(bins, by): # tokens of a height that was stretched over the whole volume
-    def change(cond):
-        y = cond["label"]
-        return cond | dict(label=torch.where(y < 2 * bins, (y % bins + by).clamp_max(bins - 1) + y // bins * bins, y))
-    return told_otherwise(change)
+    def change(rows, gen): return Rows(rows.x0, rows.cond | dict(label=(rows.cond["label"] % bins + by).clamp_max(bins - 1) + rows.cond["label"] // bins * bins))
+    return change
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #ab643e4e
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #21d8fb18
 def _moved(cond): return cond | dict(image=cond["image"].roll((3, 5), (2, 3))) if "image" in cond else cond # 18 and 30 mm at 32 pixels
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #7967cb70
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #745b5eb6
 def _rows_moved(rows, gen): return Rows(rows.x0, _moved(rows.cond))
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #d59010db
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #f59e7742
 def planted(
     bins: int = 30, # bins of height
     epoch: int = 49, # steps of an epoch
@@ -131,11 +130,11 @@ def planted(
         weight_pixels=has("weight_imbalance", "lesion weight 5, background .1, over the pixels", lesion=5., background=.1), weight_sum=has("weight_imbalance", "the same, over the weights", lesion=5., background=.1, normaliser="weights"),
         clip_scaled=has("gradient_throttled", "gradient cut to 1 before fp16's scale is taken out", clip=1 / 65536), never_dropped=replace(has("null_token_untrained", "token never dropped, and guided", token_drop=0., prior_drop=0.), w=2.),
         dropout_awake=replace(has("dropout_at_eval", "dropout .1, left on", dropout=.1), use=lambda D: D.train()), half=also("overflow", "coefficients in half precision", use=lambda D: _Half(D).eval(), after=True),
-        index_late=also("c_noise_wrong", "used with a time 100 too late", use=told_late(100), after=True), tokens_shifted=also("labels_permuted", "used with tokens 7 bins off", use=_later(bins, 7), after=True),
+        index_late=also("c_noise_wrong", "used with a time 100 too late", use=told_late(100), after=True), tokens_shifted=also("labels_permuted", "held-out tokens 7 bins off", held=_later(bins, 7), after=True),
         prior_off=also("condition_misplaced", "used with the prior 3 and 5 pixels off", use=told_otherwise(_moved), after=True), painted=also("postprocess_masks", "background painted before the metrics", evaluate=_painted, after=True),
         x0_no_root=also("postprocess_masks", "validation makes x0 without the root of 1 - alpha_bar", evaluate=_no_root, after=True), range_one=also("metric_range", "PSNR with a range of 1", span=1., after=True))
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #d939075e
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #03d13cf3
 def train_planted(
     planted: Planted, # what is wrong
     p: Prepared, # slices, split by head
@@ -151,12 +150,13 @@ def train_planted(
     if not log: raise LabError("budget.steps", budget.steps, "one step at least")
     return D.eval(), r["ema"].D.eval(), log
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #aab9162d
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #922d0eeb
 def _rows(planted, p, budget): # held-out rows, training rows
-    both = p.rows(True), p.rows()
-    return both if planted.data is None else tuple(planted.data(r, rng(budget.seed, "rows", k)) for k, r in enumerate(both))
+    keep = lambda rows, gen: rows
+    held, train = ((planted.data or keep)(r, rng(budget.seed, "rows", k)) for k, r in enumerate((p.rows(True), p.rows())))
+    return (planted.held or keep)(held, rng(budget.seed, "held")), train
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #2747232c
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #e4bbbe2d
 def shown_to_doctor(
     planted: Planted, # what is wrong
     p: Prepared, # slices, split by head
@@ -170,14 +170,14 @@ def shown_to_doctor(
     return dict(D=use, data=held, train=rows, raw=D, records=log, law=s.levels, schedule=vp_sigmas(s.table, n=36), metric=lambda x, y: float(psnr(x, y, planted.span).mean()), metric_range=2., sampler=sampler,
                 feed=feed_of(D, rows, s, budget.batch_size, budget.seed, planted.spoil), evaluate=planted.evaluate and planted.evaluate(use), units=p.units)
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #aebe5493
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #a5b6f0fa
 def examined_planted(
     planted: Planted, # what is wrong
     p: Prepared, # slices, split by head
     trained: tuple, # from `train_planted`
     budget: Budget, # effort
-    rows: int = 48, # that the doctor asks about
-    levels: int = 6, # noise levels
+    rows: int = 40, # that the doctor asks about
+    levels: int = 5, # noise levels
 ) -> Report: # of the whole examination
     "What the doctor says."
     given = shown_to_doctor(planted, p, trained, budget)
