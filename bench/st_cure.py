@@ -29,6 +29,7 @@ from edm_lab.data.tissue import simulate
 
 HERE = Path(__file__).parent
 WIDE = dict(BDTNP=64, simulated=32)                                       # features of a cell
+HELD = dict(placed="cells", unseen="section")                             # what is set aside where places are given
 
 
 def git(*a): return subprocess.run(["git", "-C", str(HERE), *a], capture_output=True, text=True).stdout.strip()
@@ -54,7 +55,7 @@ def placed(tissue, seed, k, how):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--only", nargs="*", default=[*cures(), "placed", "unseen"])
+    ap.add_argument("--only", nargs="*", default=[*cures(), *HELD])
     ap.add_argument("--seeds", type=int, default=1)
     ap.add_argument("--steps", type=int, default=1200)
     ap.add_argument("--bdtnp", help="folder of the BDTNP embryo")
@@ -73,7 +74,7 @@ def main():
                 key = f"{data} {name} {seed}"
                 if key in done or (name == "unseen" and data == "BDTNP"): continue
                 began = time.process_time()
-                if name in ("placed", "unseen"): row = placed(make(seed) if name == "placed" and data == "BDTNP" else simulate(seed=seed), seed, WIDE[data], "cells" if name == "placed" else "section")
+                if name in HELD: row = placed(make(seed) if data == "BDTNP" else simulate(seed=seed), seed, WIDE[data], HELD[name]) # two simulated sections: one may be unseen
                 else: row = cured(name, make(seed), Budget(steps=a.steps, seed=seed))
                 done[key] = row | dict(cpu_seconds=round(time.process_time() - began, 1))
                 done |= dict(budget=asdict(budget), commit=git("rev-parse", "HEAD"), machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", versions=dict(python=platform.python_version(), torch=metadata.version("torch")))

@@ -85,8 +85,7 @@ def train_cure(
     first = budget.steps // 4
     S, rows, held, _ = train_suspect(Suspect(cure.says, replace(cure.system, weights=dict(gen_align=10.))), tissue, replace(budget, steps=first), tell)
     rows, held = (on_base(S.D.net.eval(), r) for r in (rows, held))
-    R, size = (Rows(r.x0 - r.cond["base"], dict(context=r.cond["context"]), r.mask) for r in (rows, held)), []
-    train, new = R
+    train, new = (Rows(r.x0 - r.cond["base"], dict(context=r.cond["context"]), r.mask) for r in (rows, held))
     sd, sd_new = (float(rms(r.x0, r.mask).square().mean().sqrt()) for r in (train, new))
     torch.manual_seed(budget.seed)
     D, rec = Precond(TissueNet(train.cond["context"].shape[-1], 2, budget.width, budget.depth, 4, 8, bias=False, angles=False), sd), None
@@ -105,11 +104,10 @@ class InFrame:
 # %% ../../../nbs/cases/st/05_cure.ipynb #4b3fc55c
 def scored(
     D: Denoiser, # averaged
-    held: Rows, # held-out minisets
-    sigma_data: float = .16, # of the data; the levels of the table are the seed's
+    held: Rows, # held-out minisets; the levels of the table are the seed's
 ) -> dict: # scale_r, trace_r, F_mse: six numbers each; rms_to_seed; knn10, chance, spearman, scale of samples; turned_knn10, turned_spearman
     "The seed's table, and the samples."
-    table, out = scale_table(D, held, list(SIGMAS), knn=False), {}
+    table = scale_table(D, held, list(SIGMAS), knn=False)
     loop, turned = open_loop(D, held), open_loop(InFrame(Carried(D) if isinstance(D, SelfConditioned) else D), held)
     def spearman(x): return sum(distance_scores(v[m].double().numpy(), a[m].double().numpy())["spearman"] for v, a, m in zip(held.x0, x, held.mask)) / len(held)
     out = {k: [round(r[k], 4) for r in table] for k in ("scale_r", "trace_r", "F_mse")}
