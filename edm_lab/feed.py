@@ -297,7 +297,7 @@ def feed_pairs(s, m):
     if hit.double().mean() < .5:
         yield Unknown("do data and conditions belong together?", f"only {100 * float(hit.double().mean()):.0f} % of the rows of the feed are found in the training set (augmented?): give a feed without augmentation")
         return
-    for k in sh.cond.keys() & s.train.cond.keys() - {"mask"}:
+    for k in sorted(sh.cond.keys() & s.train.cond.keys() - {"mask"}):
         all_ = s.train.cond[k].cpu()
         share, chance, swapped = pairing(sh.cond[k][hit], all_[at[hit]], all_)
         if not share < .9:
@@ -330,7 +330,7 @@ def class_distance(
 @live("train")
 def class_names(s, m):
     "Is a class of the training set the same class of the held-out set?"
-    for k in (s.train.cond or {}).keys() & (s.data.cond or {}).keys():
+    for k in sorted((s.train.cond or {}).keys() & (s.data.cond or {}).keys()):
         ya, yb = (r.cond[k].cpu() for r in (s.train, s.data))
         if ya.dtype.is_floating_point or ya.ndim > 1: continue
         R, names = class_distance(s.train.x0.cpu(), ya, s.data.x0.cpu(), yb)

@@ -156,7 +156,7 @@ def label_shift(
 @live("train")
 def labels_in_place(s, m):
     "Are the labels of held-out rows off by a constant against those of the training rows?"
-    for k in (s.train.cond or {}).keys() & (s.data.cond or {}).keys():
+    for k in sorted((s.train.cond or {}).keys() & (s.data.cond or {}).keys()):
         ya, yb = (r.cond[k].cpu() for r in (s.train, s.data))
         if ya.ndim > 1 or ya.is_floating_point() or ya.dtype == torch.bool or min(int(ya.min()), int(yb.min())) < 0: continue
         by, share, z = label_shift(s.train.x0.cpu(), ya, s.data.x0.cpu(), yb)
