@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # %% ../nbs/53h_examine.ipynb #4bd027cc
-from . import asked, condition_checks, feed, frames, images, metric, numerics, sampling, trainset, turns # noqa: F401 (importing them registers their checks)
+from . import asked, bands, condition_checks, feed, frames, images, metric, numerics, sampling, trainset, turns # noqa: F401 (importing them registers their checks)
 from .audit import audit, columns
 from .card import Card
 from .core import Denoiser, LabError
