@@ -21,7 +21,7 @@ from .law import LogUniform
 from .noise import add_noise
 from .plot import Curve, Panel
 from .precond import NullDenoiser, coeffs
-from .subject import Diff, Feed, Measured, Noisy, Subject, by_unit, cond_of, live, modules_of, paired, student
+from .subject import Diff, Feed, Measured, Noisy, Subject, cond_of, live, mean_se, modules_of, paired
 
 # %% ../nbs/53ba_learning.ipynb #1b8cde2e
 def _learner(m):
@@ -166,11 +166,10 @@ def _shift(m):
     "Differences between held-out and training rows: name -> (in standard deviations or in ln size, in standard errors)."
     out, std = {}, float(m.train.mean(m.train.x0.square()).mean().sqrt())
     a, b = (_sizes(p, m.s.group is not None) for p in (m.held, m.train))
-    own = [len(p.x0.flatten(1).unique(dim=0)) for p in (m.held, m.train)]            # copies add no information
-    if m.s.units is not None: own = [n / student(m.z(2), n - 1)**2 for n in (len(m.units(t).unique()) for t in (False, True))]
+    own = [(len(p.x0) / len(p.x0.flatten(1).unique(dim=0)))**.5 for p in (m.held, m.train)]            # copies add no information
     for k in a:
-        u, v = (by_unit(x[k], m.units(t)) for x, t in ((a, False), (b, True)))
-        d, se = float(u.mean() - v.mean()), float((u.var() / own[0] + v.var() / own[1]).sqrt())
+        (u, su), (v, sv) = (mean_se(x[k], m.units(t), m.z(2)) for x, t in ((a, False), (b, True)))
+        d, se = float(u - v), float(torch.hypot(own[0] * su, own[1] * sv))
         out[k] = d / (std if k == "mean" else 1), d / max(se, 1e-300)
     return out
 
@@ -187,10 +186,8 @@ def rows_alike(s: Subject, m: Measured):
 # %% ../nbs/53ba_learning.ipynb #522426bc
 def _gap(m):
     "Held-out minus training error, as a share of the held-out one, at each level."
-    a, b = (by_unit(p.errors(m.s.D).mT, m.units(t)).mT for p, t in ((m.held, False), (m.train, True)))
-    n = [v.shape[1] if m.s.units is None else v.shape[1] / student(m.z(len(m.sigmas)), v.shape[1] - 1)**2 for v in (a, b)]
-    se = (a.var(1) / n[0] + b.var(1) / n[1]).sqrt()
-    return Diff((a.mean(1) - b.mean(1)) / a.mean(1), se / a.mean(1))
+    (a, sa), (b, sb) = (mean_se(p.errors(m.s.D).mT, m.units(t), m.z(len(m.sigmas))) for p, t in ((m.held, False), (m.train, True)))
+    return Diff((a - b) / a, torch.hypot(sa, sb) / a)
 
 # %% ../nbs/53ba_learning.ipynb #68dac687
 @live("train")

@@ -23,7 +23,7 @@ from .finding import Finding, Note, Unknown
 from .frames import align
 from .gauge import GROUPS
 from .plot import Curve, Panel
-from .subject import Measured, ask, by_unit, live, paired, student, untouched
+from .subject import Measured, ask, by_unit, live, mean_se, paired, untouched
 
 # %% ../nbs/53fa_trainset.ipynb #4ed2e314
 def copies(
@@ -43,12 +43,11 @@ def channel_moments(
     "Mean and spread of each channel."
     v = x0.double().movedim(1, -1) if x0.ndim > 3 else x0.double()
     v = v.reshape(len(v), -1, v.shape[-1])
-    a = by_unit(masked_mean(v, mask), unit)
-    n = copies(x0)[1] if unit is None else len(a) / student(z, len(a) - 1)**2
-    mean = a.mean(0)
-    q = by_unit(masked_mean((v - mean)**2, mask), unit)
-    var = q.mean(0).clamp_min(1e-300)
-    return mean, a.std(0) / n**.5, var.log() / 2, q.std(0) / n**.5 / var / 2
+    more = (len(x0) / copies(x0)[1])**.5 if unit is None else 1.
+    mean, se = mean_se(masked_mean(v, mask), unit, z)
+    var, se_var = mean_se(masked_mean((v - mean)**2, mask), unit, z)
+    var = var.clamp_min(1e-300)
+    return mean, more * se, var.log() / 2, more * se_var / var / 2
 
 # %% ../nbs/53fa_trainset.ipynb #2bd6d81e
 def unlike(
