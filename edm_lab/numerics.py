@@ -346,11 +346,12 @@ def told_level(s, m):
     total, who, a, g, z, own = got[0]
     many, net = .6 * len(g), who == "the network"
     enough = int(((z > m.z(len(g))) & (g > .1)).sum()) >= (2 if net and total > .1 else many)
-    if a != 1 and enough and not (z < -m.z(len(g))).any():
+    slight = net and total > .03 and bool(((z > m.z(len(g))) & (g > .01)).all())          # a little, but at every level
+    if a != 1 and (enough or slight) and not (z < -m.z(len(g))).any():
         ev = [f"told {a:.3g} sigma, {who} has its error lowered by {_list(100 * g, ' %')} at sigma {_list(noisy.sigmas)}"]
         if s.feed is not None and not net: yield Note(f"{ev[0]}; how large the noise of training was is read in its batches, not here")
         elif s.train is None and a > 1 and not net: yield Unknown("is the level wrong, or are the rows unlike those of training?", f"repeat with the training rows: {ev[0]}, held out")
-        elif net: yield Finding("c_noise_wrong", "critical", .95, f"The network is told the wrong level: {a:.3g} sigma in place of sigma lowers its error.", ev, "Compute c_noise the same way in training and in use: same logarithm, same unit (sigma_ref), same factor.")
+        elif net: yield Finding("c_noise_wrong", "critical" if enough else "high", .95, f"The network is told the wrong level: {a:.3g} sigma in place of sigma lowers its error.", ev, "Compute c_noise the same way in training and in use: same logarithm, same unit (sigma_ref), same factor.")
         else: yield Finding("noise_scale_wrong", "critical", .95, f"The denoiser answers best when it is told {a:.3g} sigma: it was trained with noise of another size than it was told.", ev, "In training, add sigma * eps with eps of unit variance, and tell the same sigma.")
     elif net and int((own > .3).sum()) >= many: yield Finding("schedule_mismatch" if hasattr(s.D, "levels") else "c_noise_wrong", "critical", .9, "The network is told wrong levels: at most levels another one, though not by one factor, lowers its error by a third or more.",
         [f"error lowered by {_list(100 * own, ' %')} at sigma {_list(noisy.sigmas)}"], "Use the same table (alpha_bar) and the same embedding of the time in training and in sampling.")

@@ -64,6 +64,7 @@ class System:
     ema_warmup: bool = False # decay (1 + n) / (10 + n) while that is smaller
     dropout: float = 0. # share of hidden numbers dropped while training
     skip: bool = True # the network's skip at full resolution
+    place: bool = False # the network is told where a pixel lies
     clip_x0: float | None = None # the answer is cut to [-clip_x0, clip_x0]
     clamp_xt: float | None = None # so is what the network is shown
     half: str | None = None # "float16" or "bfloat16": what enters and leaves the network is rounded
@@ -94,7 +95,7 @@ def build_system(
     "The network of these settings and its wrapper."
     with torch.random.fork_rng([]):
         torch.manual_seed(seed_of(seed, "weights"))
-        net = SliceNet(bins, channels, prior, True, s.skip, s.dropout, z_range)
+        net = SliceNet(bins, channels, prior, True, s.skip, s.dropout, z_range, place=s.place)
     return Bridged(net, s.predicts, s.table, sigma_data, shift, s.clip_x0, s.clamp_xt, getattr(torch, s.half) if s.half else None)
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #ccee11fa
@@ -302,12 +303,13 @@ def sample_slices(
     seed: int = 0, # of the first noise
     w: float = 1., # guidance by the token; 1: off
     size: tuple[int, int] | None = None, # h, w; None: those of the prior
+    grid: Tensor | None = None, # levels of the sampler; None: `steps` times of the table for DDIM, the usual levels for the others
 ) -> Float[Tensor, "b 2 h w"]: # pairs
     "Samples of the given heights and classes."
     if sampler not in SAMPLERS: raise LabError("sampler", repr(sampler), f"one of {', '.join(SAMPLERS)}")
     if size is None and "image" not in cond: raise LabError("size", "None, and no prior to take it from", "h, w")
     like = torch.zeros(len(next(iter(cond.values()))), 2, *(size or cond["image"].shape[2:]), device=next(D.parameters()).device)
-    grid = vp_sigmas(s.table, n=steps) if sampler == "ddim" and s.law is None else karras(steps, *_ends(s))
+    if grid is None: grid = vp_sigmas(s.table, n=steps) if sampler == "ddim" and s.law is None else karras(steps, *_ends(s))
     G = D if w == 1 else Guided(D, w, null=dict(label=torch.tensor([D.net.n_classes], device=like.device)))
     if s.self_cond and getattr(D.net, "self_cond", False): G = _carried(G)
     return final(SAMPLERS[sampler](G, start(grid, like, gen=rng(seed, "samples")), grid, cond))
