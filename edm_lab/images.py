@@ -88,15 +88,15 @@ def best_roll(
 ) -> tuple[tuple[int, int], Tensor]: # shift (down, right) of the map with the least error; errors of the rows there
     "Coordinate search over circular shifts of a map."
     h = noisy.x0.shape[2]
-    grid, at = [k * max(1, h // 32) for k in range(-(min(h, 32) // 2), min(h, 32) // 2 + 1)], [0, 0]
+    wide, fine, at = max(1, h // 16), max(1, h // 32), (0, 0)
     def errors(s): return noisy.errors(D, noisy.cond | {key: noisy.cond[key].roll(s, (2, 3))})[0]
     tried = {(0, 0): errors((0, 0))}
-    for axis in (0, 1, 0, 1):
+    for axis, grid in [(a, range(-(h // 2), h // 2 + 1, wide)) for a in (0, 1, 0, 1)] + [(a, (-fine, fine)) for a in (0, 1, 0, 1)]:
         for g in grid:
-            s = tuple(g if i == axis else v for i, v in enumerate(at))
+            s = tuple(v if i != axis else g if len(grid) > 2 else v + g for i, v in enumerate(at))
             if s not in tried: tried[s] = errors(s)
-        at = list(min(tried, key=lambda s: float(tried[s].mean())))
-    return tuple(at), tried[tuple(at)]
+        at = min(tried, key=lambda s: float(tried[s].mean()))
+    return at, tried[at]
 
 # %% ../nbs/53fc_images.ipynb #12ab104d
 @live()

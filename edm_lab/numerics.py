@@ -305,8 +305,13 @@ def told_gain(
     def error(a):
         try: return noisy.errors(told(float(a)))
         except LabError: return torch.full((len(noisy.sigmas), len(noisy.x0)), math.inf, dtype=torch.float64)
-    err = torch.stack([error(a) for a in factors])                    # f k n
     one = int((factors - 1).abs().argmin())
+    err = {i: error(factors[i]) for i in range(one % 2, len(factors), 2)}   # every other one, then those beside the best
+    def worst(i): return float((err[i][..., :h].mean(-1) / err[one][..., :h].mean(-1)).log().mean())
+    best = min(err, key=worst)
+    err |= {i: error(factors[i]) for i in (best - 1, best + 1) if 0 <= i < len(factors) and i not in err}
+    at = sorted(err)
+    factors, one, err = factors[at], at.index(one), torch.stack([err[i] for i in at])   # f k n
     first = err[..., :h].mean(-1)
     best, own = int((first / first[one]).log().mean(1).argmin()), first.argmin(0)
     gain = paired(err[one, :, h:], err[best, :, h:])
@@ -346,7 +351,7 @@ def told_level(s, m):
     total, who, a, g, z, own = got[0]
     many, net = .6 * len(g), who == "the network"
     enough = int(((z > m.z(len(g))) & (g > .1)).sum()) >= (2 if net and total > .1 else many)
-    slight = net and total > .03 and bool(((z > m.z(len(g))) & (g > .01)).all())          # a little, but at every level
+    slight = net and total > .03 and bool(((z > 3) & (g > .01)).all())          # a little, but at every level: three standard errors five times over
     if a != 1 and (enough or slight) and not (z < -m.z(len(g))).any():
         ev = [f"told {a:.3g} sigma, {who} has its error lowered by {_list(100 * g, ' %')} at sigma {_list(noisy.sigmas)}"]
         if s.feed is not None and not net: yield Note(f"{ev[0]}; how large the noise of training was is read in its batches, not here")
