@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['SEED_T', 'SEED_EPS', 'SEED_ALL', 'SEED_EVIDENCE', 'distance', 'worst', 'with_other_noise', 'clamped_floor', 'Suspect',
-           'suspects', 'tiles', 'signature', 'Budget', 'examined', 'card_of', 'noise_line', 'candidates', 'evidence']
+           'suspects', 'tiles', 'signature', 'Budget', 'sampled', 'examined', 'card_of', 'noise_line', 'candidates',
+           'evidence']
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #33f16431
 import math
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -19,10 +21,11 @@ from torch import Tensor
 from ...bridge import to_x0
 from ...card import Card
 from .model import Bridged
-from .system import Noised, System, brain_only, build_system, train_system
+from .system import Noised, System, brain_only, build_system, sample_slices, train_system
 from ...core import LabError, rng
 from ...data.rows import Rows
 from ...ema import EMA
+from ...images import roughness
 from ...schedule import ab_sigmas
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #808968a8
@@ -219,6 +222,24 @@ def _average(D, s, budget):
     n = round(budget.steps / s.every)
     return EMA(D, .9999, True) if s.share < 0 else EMA(D, s.share**(1 / n), False)
 
+# %% ../../../nbs/cases/jsddpm/03_failure.ipynb #5a3e1001
+@torch.no_grad()
+def sampled(
+    D: Bridged, # in the mode it is judged in
+    rows: Rows, # held-out tiles, whose tokens and priors are asked for
+    system: System, # settings
+    n: int = 16, # tiles, those with the most brain in every fourth place
+    seed: int = 0, # of the first noise
+) -> dict: # roughness of the images, and that of the real tiles; their standard deviations; three tiles of each as bytes
+    "What a network's samples look like beside the tiles they were asked for."
+    at = rows.cond["image"].mean((1, 2, 3)).argsort(descending=True)[:4 * n:4]
+    real, own = rows[at], D.clip
+    D.clip = 1.
+    x = sample_slices(D, real.cond, system, "ddim", 20, seed, size=rows.x0.shape[2:]).nan_to_num(0.).clamp(-1, 1)
+    D.clip = own
+    def of(v): return dict(roughness=float(roughness(v)[:, 0].nan_to_num(0.).mean()), spread=float(v[:, 0].std()), tiles=b64encode(((v[:3, 0] + 1) * 127.5).round().byte().numpy().tobytes()).decode())
+    return dict(samples=of(x), real=of(real.x0))
+
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #2a32ac51
 def _row(D, s, held, seed):
     "What there is to say of a denoiser as a suspect sees it."
@@ -229,9 +250,10 @@ def _row(D, s, held, seed):
     if s.half: D.half = None
     even = [ts.index(t) for t in _GRID]
     at = lambda k: [v[k][ts.index(t)] for t in SEED_T]
+    drawn = sampled(D, held, s.system, seed=seed)
     mse_1 = sum(4 * 10**(-v["psnr"][i] / 10) for i in even) / len(even)
     return dict(variance=float(held.x0[:, 0].var()), mse_eps=dict(zip(map(str, SEED_T), at("image"))), mask=at("mask"), psnr=dict(zip(map(str, ts), v["psnr"])), image_all=sum(v["image"][i] for i in even) / len(even), mask_all=sum(v["mask"][i] for i in even) / len(even),
-                psnr_as_seed=-10 * math.log10(mse_1), distance_to_seed=distance(at("image")), worst=worst(at("image")), all=dict(ts=ts, image=v["image"], mask=v["mask"]))
+                psnr_as_seed=-10 * math.log10(mse_1), distance_to_seed=distance(at("image")), worst=worst(at("image")), all=dict(ts=ts, image=v["image"], mask=v["mask"]), drawn=drawn)
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #a2b0a4e1
 def examined(

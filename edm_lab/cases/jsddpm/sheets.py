@@ -94,8 +94,8 @@ def curves(
             Panel("What is the answer worth?", "PSNR of x0_hat with range 2, before any post-processing. A mean over all times would hide this fall.", pair(of("psnr"), floor), ylabel="PSNR (dB)", **common)]
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #95fc558e
-_FIGURES = dict(intensity="intensity", brain_share="share that is brain", spectrum_slope="slope of the spectrum", edge_density="share of steep pixels", mask_area="area of lesions",
-                mask_components="lesions a slice", mask_circularity="roundness of lesions", lesion_contrast="contrast of lesions")
+_FIGURES = dict(intensity="intensity, -1 to 1", brain_share="share that is brain", spectrum_slope="slope of the spectrum", edge_density="share of steep pixels", mask_area="lesions, share of slice",
+                mask_components="lesions a slice", mask_circularity="roundness of lesions", lesion_contrast="contrast, in intensity")
 _CLASS = ' class="n"'
 def _number(v): return "none" if v is None or not math.isfinite(v) else f"{v:.3g}"
 
@@ -123,8 +123,8 @@ def run_page(
             f"<section><h2>How far are samples from real slices?</h2>{_table(['figure', 'samples', 'real', 'distance', 'real to real', 'within'], _quality_rows(metrics))}"
             f"<p>Distance is Wasserstein-1; real to real is that of training heads from held-out ones, or of chance, whichever is larger. Samples lie {q['ratio']:.2f} times as far from the nearest training slice as held-out slices do; "
             f"{100 * q['closer']:.0f} % lie closer than 95 % of the held-out ones (5 % by chance).</p>{_table(['a judge finds what was asked for', 'samples', 'real slices', 'real, asked for another'], _judge_rows(metrics))}</section>"
-            f'<section><h2>The curves of the denoiser</h2><div class="figs">{"".join(map(figure_html, panels))}</div>{_table(["times", "image over trivial", "mask over trivial", "PSNR image", "PSNR mask", "SSIM"], _bin_rows(metrics))}</section>' + section_html(r))
-    return page_html("edm_lab: run of jsddpm", "Are they brains?", f"{d['source']}: {d['slices']} slices of {d['subjects']} heads, {d['size']} x {d['size']} pixels. {len(d['train_subjects'])} heads were learned from; {len(d['held_subjects'])} were set aside, and errors are theirs.", body)
+            f'<section><h2>The curves of the denoiser</h2><div class="figs">{"".join(map(figure_html, panels))}</div><p>The same in tenths of the times. PSNR is in dB; SSIM is the mean over image and mask.</p>{_table(["times", "image over trivial", "mask over trivial", "PSNR image", "PSNR mask", "SSIM"], _bin_rows(metrics))}</section>' + section_html(r))
+    return page_html("edm_lab: run of jsddpm", "Are they brains?", f"{d['source']}: {d['slices']} slices of {d['subjects']} heads, {d['size']} x {d['size']} pixels. Heads learned from: {len(d['train_subjects'])}; set aside: {len(d['held_subjects'])}, and errors are theirs.", body)
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #245a5067
 def summary(
