@@ -13,7 +13,7 @@ from torch import Tensor
 # %% ../nbs/53fc_images.ipynb #22e09a11
 from .finding import Finding, Note
 from .plot import Curve, Panel
-from .subject import Diff, Measured, Noisy, live, mean_se, paired
+from .subject import Measured, Noisy, by_unit, live, paired
 
 # %% ../nbs/53fc_images.ipynb #90789ce6
 def roughness(
@@ -72,12 +72,11 @@ def maps_lie_on_data(s, m: Measured):
         if not maps.isfinite().all(): continue
         fits = [(shift_of(x0[:, c], maps[:, k]), c) for c in range(x0.shape[1]) for k in range(maps.shape[1])]
         (at, there, here), c = max(fits, key=lambda f: float(f[0][1].mean()))
-        z = m.z(x0[0, 0].numel())
-        gain = Diff(*mean_se(there - here, m.units(), z))
+        gain, agree = paired(there, here), float((by_unit(there - here, m.units()) > 0).double().mean())       # of the rows, and of the heads
         told = f"correlation with channel {c}: {float(here.mean()):.3f} as it is, {float(there.mean()):.3f} moved by {at[0]} down and {at[1]} right"
         if there.mean() < .2: yield Note(f"{key} does not resemble the data: {told}")
-        elif _off(at, x0.shape[2]) and float(gain.mean) > .02 and gain.z > z:
-            yield Finding("condition_misplaced", "high", .95, f"The {key} does not lie on the data: it is off by {-at[0]} pixels down and {-at[1]} right.", [told, f"gain {float(gain.z):.0f} standard errors"], "Cut, turn and crop maps and images by one and the same function.")
+        elif _off(at, x0.shape[2]) and float(gain.mean) > .02 and gain.z > m.z(x0[0, 0].numel()) and agree > .7:
+            yield Finding("condition_misplaced", "high", .95, f"The {key} does not lie on the data: it is off by {-at[0]} pixels down and {-at[1]} right.", [told, f"gain {float(gain.z):.0f} standard errors, in {100 * agree:.0f} % of the {'rows' if s.units is None else 'heads'}"], "Cut, turn and crop maps and images by one and the same function.")
         else: yield Note(f"{key} lies on the data: {told}")
 
 # %% ../nbs/53fc_images.ipynb #556479a6
