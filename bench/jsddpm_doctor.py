@@ -87,7 +87,9 @@ def main():
     rows = {(r["run"], r["seed"]): r for r in json.loads(path.read_text())["rows"]} if path.exists() else {}
     todo = [(n, s) for s in range(a.seeds) for n in (a.only or every) if a.only or (n, s) not in rows]
     late = lambda s: [n for n, k in todo if k == s and every[n].after]
-    jobs = [j for s in range(a.seeds) for j in ([([n], s) for n, k in todo if k == s and not every[n].after] + ([(late(s), s)] if late(s) else []))]
+    control = lambda n: every[n].cause == "healthy" and n != "healthy"
+    jobs = [j for s in range(a.seeds) for j in (([(late(s), s)] if late(s) else []) + [([n], s) for n, k in todo if k == s and not every[n].after and not control(n)])]
+    jobs += [([n], s) for n, s in todo if control(n)]                                   # last: they say least
     about = dict(budget=asdict(BUDGET), machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread a process", versions=dict(python=platform.python_version(), torch=metadata.version("torch")))
     with get_context("spawn").Pool(a.jobs) as pool, tqdm(total=len(todo), disable=None) as bar:
         for made in pool.imap_unordered(work, jobs):
