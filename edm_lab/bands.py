@@ -52,7 +52,7 @@ def finest_band(s, m: Measured): # the subject, and what is measured of it
     noisy = Noisy(m.held.rows[:48], (torch.tensor([.75, 1.5], dtype=torch.float64) * m.sigma_data).clamp(m.sigmas[0], m.sigmas[-1]).unique(), s.noise, m.seed)
     knows, se, linear = known_by_band(s.D, noisy)
     low, top = knows[..., 1], knows[..., -1] + z_needed(4, .01) * se[..., -1]
-    closed = ((low > .1) & (top < .1 * low) & (linear[..., -1] > .25)).all(0)
+    closed = ((low > .05) & (top < .1 * low) & (linear[..., -1] > .25)).all(0)
     f = torch.tensor([.0625, .1875, .3125, .4375])
     c = int(closed.double().argmax() if closed.any() else knows[..., -1].mean(0).argmin())
     told = f"at sigma {float(noisy.sigmas[0]):.2g}, from coarse to fine, it removes {', '.join(f'{100 * float(v):.0f}' for v in knows[0, c])} % of the error of F = 0 in channel {c}; the best linear answer {', '.join(f'{100 * float(v):.0f}' for v in linear[0, c])} %"

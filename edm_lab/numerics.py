@@ -351,7 +351,7 @@ def told_level(s, m):
     total, who, a, g, z, own = got[0]
     many, net = .6 * len(g), who == "the network"
     enough = int(((z > m.z(len(g))) & (g > .1)).sum()) >= (2 if net and total > .1 else many)
-    slight = net and total > .03 and bool(((z > 3) & (g > .01)).all())          # a little, but at every level: three standard errors five times over
+    slight = net and total > .02 and int(((z > 3) & (g > .01)).sum()) >= len(g) - 1 and not (z < -3).any()          # a little, but at every level, or every one but one
     if a != 1 and (enough or slight) and not (z < -m.z(len(g))).any():
         ev = [f"told {a:.3g} sigma, {who} has its error lowered by {_list(100 * g, ' %')} at sigma {_list(noisy.sigmas)}"]
         if s.feed is not None and not net: yield Note(f"{ev[0]}; how large the noise of training was is read in its batches, not here")
