@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Planted', 'told_otherwise', 'told_late', 'planted', 'train_planted', 'shown_to_doctor', 'examined_planted']
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #60c19b3f
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #00ee1415
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #ff48e706
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #b76c0b67
 from .data import Prepared
 from .failure import Budget, suspects
 from .model import Bridged, channel_spread
@@ -28,7 +28,7 @@ from ...sampler import ddim, final
 from ...schedule import vp_sigmas
 from ...subject import LIVE
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #26da4158
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #27931330
 @dataclass(frozen=True)
 class Planted:
     "A healthy run with one thing wrong, or with one thing changed that is no fault."
@@ -45,13 +45,13 @@ class Planted:
     until: float = 1. # share of the planned steps after which it was stopped
     after: bool = False # acts after training only
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #4b97c8ca
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #0292dd03
 class _Told(nn.Module):
     "A network that gets a changed condition."
     def __init__(self, net, change): super().__init__(); self.net, self.change, self.n_classes, self.self_cond = net, change, net.n_classes, net.self_cond
     def forward(self, x_in, c_noise, cond=None): return self.net(x_in, c_noise, cond and self.change(cond))
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #15e41449
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #f7825e80
 def told_otherwise(
     change: Callable, # cond -> cond, on the way into the network
 ) -> Callable: # D -> the denoiser as it is used
@@ -62,7 +62,7 @@ def told_otherwise(
         return E.eval()
     return use
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #dbb4ee9b
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #b3346039
 def told_late(
     by: int, # steps of the table
 ) -> Callable: # D -> the denoiser as it is used
@@ -73,7 +73,7 @@ def told_late(
         return E.eval()
     return use
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #4cd520c6
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #8546efcc
 class _Half(nn.Module):
     "The coefficients in half precision, whose largest number is 65504."
     def __init__(self, D): super().__init__(); self.D, self.sigma_data = D, D.sigma_data
@@ -84,7 +84,7 @@ class _Half(nn.Module):
         F_x = D.net((v / total.sqrt()).float(), D.told(sigma, x), cond)
         return (D.shift + sd * sd / total * v + s * sd / total.sqrt() * F_x.half()).to(x.dtype)
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #cff2e014
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #3993d351
 def _no_root(D): # the historic function: x_t - (1 - alpha_bar) eps, over sqrt(alpha_bar)
     def evaluate(x, sigma, cond=None):
         s = sigma_like(torch.as_tensor(sigma, dtype=x.dtype), x).reshape(-1, 1, 1, 1)
@@ -92,24 +92,24 @@ def _no_root(D): # the historic function: x_t - (1 - alpha_bar) eps, over sqrt(a
     evaluate.sigma_data = D.sigma_data
     return evaluate
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #9e7e3372
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #d38c3ebb
 def _painted(D): # background wherever the prior sees no brain
     def evaluate(x, sigma, cond=None): return brain_only(D(x, sigma, cond), cond)
     evaluate.sigma_data = D.sigma_data
     return evaluate
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #2d4c5490
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #25a02ed2
 def _later(bins, by): # tokens of a height that was stretched over the whole volume
     def change(rows, gen): return Rows(rows.x0, rows.cond | dict(label=(rows.cond["label"] % bins + by).clamp_max(bins - 1) + rows.cond["label"] // bins * bins))
     return change
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #a9e50a20
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #5f863206
 def _moved(cond): return cond | dict(image=cond["image"].roll((3, 5), (2, 3))) if "image" in cond else cond # 18 and 30 mm at 32 pixels
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #9e6288d9
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #049c9860
 def _rows_moved(rows, gen): return Rows(rows.x0, _moved(rows.cond))
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #e283c214
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #d54df79c
 def planted(
     bins: int = 30, # bins of height
     epoch: int = 49, # steps of an epoch
@@ -134,7 +134,7 @@ def planted(
         prior_off=also("condition_misplaced", "used with the prior 3 and 5 pixels off", use=told_otherwise(_moved), after=True), painted=also("postprocess_masks", "background painted before the metrics", evaluate=_painted, after=True),
         x0_no_root=also("postprocess_masks", "validation makes x0 without the root of 1 - alpha_bar", evaluate=_no_root, after=True), range_one=also("metric_range", "PSNR with a range of 1", span=1., after=True))
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #d82bad43
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #1866884a
 def train_planted(
     planted: Planted, # what is wrong
     p: Prepared, # slices, split by head
@@ -150,13 +150,13 @@ def train_planted(
     if not log: raise LabError("budget.steps", budget.steps, "one step at least")
     return D.eval(), r["ema"].D.eval(), log
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #95cfe312
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #dc88d88b
 def _rows(planted, p, budget): # held-out rows, training rows
     keep = lambda rows, gen: rows
     held, train = ((planted.data or keep)(r, rng(budget.seed, "rows", k)) for k, r in enumerate((p.rows(True), p.rows())))
     return (planted.held or keep)(held, rng(budget.seed, "held")), train
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #cc3c2c70
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #e63732e8
 def shown_to_doctor(
     planted: Planted, # what is wrong
     p: Prepared, # slices, split by head
@@ -170,7 +170,7 @@ def shown_to_doctor(
     return dict(D=use, data=held, train=rows, raw=D, records=log, law=s.levels, schedule=vp_sigmas(s.table, n=36), metric=lambda x, y: float(psnr(x, y, planted.span).mean()), metric_range=2., sampler=sampler,
                 feed=feed_of(D, rows, s, budget.batch_size, budget.seed, planted.spoil), evaluate=planted.evaluate and planted.evaluate(use), units=p.units)
 
-# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #e820e2fd
+# %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #66b44441
 def examined_planted(
     planted: Planted, # what is wrong
     p: Prepared, # slices, split by head
