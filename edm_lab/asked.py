@@ -12,7 +12,7 @@ from torch import Tensor
 
 # %% ../nbs/53fb_asked.ipynb #10bf3aa3
 from .core import sigma_like
-from .feed import Shown, shown
+from .feed import Shown, _shown
 from .finding import Finding, Note
 from .precond import coeffs
 from .subject import Measured, live
@@ -25,9 +25,6 @@ def foreign(
     sh = sh.some(sh.sigma.double() > 5e-3 * sh.x.double().abs().flatten(1).amax(1))
     e, a = sh.x.double() - sh.x0.double(), sh.asked.double()
     return 1 - sh.mean(e * a)**2 / (sh.mean(e**2) * sh.mean(a**2)).clamp_min(1e-300)
-
-# %% ../nbs/53fb_asked.ipynb #858c2f01
-def _shown(m: Measured) -> Shown: return shown(m.s.feed, None if m.s.train is None else len(m.s.train))
 
 # %% ../nbs/53fb_asked.ipynb #027396a4
 @live("feed")

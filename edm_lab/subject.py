@@ -227,8 +227,8 @@ class Measured:
         self.sigma_data = torch.as_tensor(s.D.sigma_data).double().square().mean().sqrt().item()
         lo, hi = _span(s, self.sigma_data)
         self.sigmas = torch.logspace(np.log10(lo), np.log10(hi), k, dtype=torch.float64)
-    def picked(self, n): return torch.randperm(n, generator=rng(self.seed, "rows"))[:self.n] # which rows of n are looked at
-    def part(self, rows, least=0): return rows[torch.randperm(len(rows), generator=rng(self.seed, "rows"))[:max(self.n, least)]].to(self.device) # n of the rows, or fewer if there are fewer, on the device
+    def picked(self, n, least=0): return torch.randperm(n, generator=rng(self.seed, "rows"))[:max(self.n, least)] # which rows of n are looked at
+    def part(self, rows, least=0): return rows[self.picked(len(rows), least)].to(self.device) # n of the rows, or fewer if there are fewer, on the device
     def units(self, train: bool = False): # of the rows that are looked at; None: not told
         return None if self.s.units is None else self.s.units[train][self.picked(len(self.s.units[train]))]
     @cached_property

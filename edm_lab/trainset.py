@@ -18,7 +18,7 @@ from torch import Tensor
 # %% ../nbs/53fa_trainset.ipynb #148003d7
 from .bridge import skip_out
 from .core import masked_mean, rng, sigma_like
-from .feed import Shown, ks, matched, shown
+from .feed import Shown, _shown, ks, matched
 from .finding import Finding, Note, Unknown
 from .frames import align
 from .gauge import GROUPS
@@ -62,9 +62,6 @@ def unlike(
     far = (shift.abs() > least * b[2].exp()) & (shift.abs() > z * torch.hypot(a[1], b[1]))
     wide = (turn.abs() > math.log1p(least)) & (turn.abs() > z * torch.hypot(a[3], b[3]))
     return live_ & (far | wide)
-
-# %% ../nbs/53fa_trainset.ipynb #424b76e5
-def _shown(m: Measured) -> Shown: return shown(m.s.feed, None if m.s.train is None else len(m.s.train))
 
 # %% ../nbs/53fa_trainset.ipynb #e6f0896b
 @live("train")
