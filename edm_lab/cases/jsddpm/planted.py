@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 # %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #b76c0b67
 from .data import Prepared
@@ -23,7 +23,6 @@ from ...core import LabError, rng, sigma_like
 from ...data.rows import Rows
 from ...examine import Report, examine
 from ...guidance import Guided
-from ...precond import coeffs
 from ...sampler import ddim, final
 from ...schedule import vp_sigmas
 from ...subject import LIVE
