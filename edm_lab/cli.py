@@ -44,6 +44,7 @@ def _case_parser(sub) -> None:
     "The command that runs a case from its data to its report."
     r = sub.add_parser("run", help="run a case from its data to its report", description="Read the data of a case, train, examine, sample, and write files with results, a report and metrics.json; Ctrl-C stops, --resume goes on.")
     r.add_argument("case", metavar="CASE", help="a case of the book, such as st")
+    r.add_argument("changes", nargs="*", metavar="name=value", help="how much is done, such as steps=6000; a wrong name lists them all")
     r.add_argument("--data", metavar="FILE", action="append", help="the case's kind of data, a file or a folder; may be given several times (simulated data)")
     r.add_argument("--out", metavar="DIR", help="folder of the run (runs/CASE)")
     r.add_argument("--seed", type=int, metavar="N", help="of everything random (0)")
@@ -181,7 +182,7 @@ def _case_of(name: str): # its module `run`
 def _case_command(a) -> int: # exit code
     "`edm_lab run`: a folder with results, a report and metrics.json."
     case, out = _case_of(a.case), a.out or os.path.join("runs", a.case)
-    told = {k: getattr(a, k) for k in ("data", "seed", "quick", "resume") if getattr(a, k) is not None}
+    told = {k: getattr(a, k) for k in ("data", "seed", "quick", "resume", "changes") if getattr(a, k) not in (None, [])}
     if len(told.get("data", "..")) == 1: told["data"] = told["data"][0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -215,10 +216,13 @@ _COMMANDS = dict(diagnose=_diagnose_command, card=_card_command, checks=_checks_
 
 # %% ../nbs/60_cli.ipynb #896d6767
 def _arguments(argv: list[str]) -> argparse.Namespace:
-    "The arguments; of `train`, overrides may stand anywhere."
+    "The arguments; of `train` and `run`, what is set by name may stand anywhere."
     p = _parser()
     a, rest = p.parse_known_args(argv)
-    if a.command == "train": a.overrides, rest = a.overrides + [r for r in rest if not r.startswith("-")], [r for r in rest if r.startswith("-")]
+    said = dict(train="overrides", run="changes").get(a.command)
+    if said:
+        setattr(a, said, getattr(a, said) + [r for r in rest if not r.startswith("-")])
+        rest = [r for r in rest if r.startswith("-")]
     if rest: p.error(f"unrecognized arguments: {' '.join(rest)}")
     return a
 

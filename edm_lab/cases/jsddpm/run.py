@@ -27,7 +27,7 @@ from ...examine import Report, causes_first
 from ...finding import Finding
 from ...sampler import ddim, final
 from ...schedule import ab_sigmas, karras
-from ...stages import examine_told, logged, needed, seconds_of, staged
+from ...stages import examine_told, logged, needed, resized, seconds_of, staged
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #40177b15
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Size:
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #abd7123e
 _FULL = Size()
 _QUICK = Size(6, 32, (8, 16, 16), 100, 16, 1, 32, 24, 16, .06, 60, 12, 5, ("solver_or_model", "samples_and_data", "narrow_passage", "told_level", "temperature_probe", "copies_of_training", "condition_used"))
-def _size(said): return _QUICK if said["quick"] else _FULL
+def _size(said): return resized(_QUICK if said["quick"] else _FULL, said["changes"])
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #a61fff67
 def common(
@@ -255,6 +255,7 @@ def run_case(
     seed: int | None = None, # of everything; None: 0
     quick: bool | None = None, # a small run, to see that it works
     resume: bool = False, # go on with the run that is there
+    changes: list[str] | tuple = (), # to `Size`, such as steps=6000
 ) -> dict: # what metrics.json holds
     "Read, set aside, train, measure, sample, score, examine, write."
-    return staged(out, "jsddpm", dict(data=_folder(data), seed=seed, quick=quick), resume, _read, _stages, ("samples*", "real.png", "report.html", "metrics.json"), "slices")
+    return staged(out, "jsddpm", dict(data=_folder(data), seed=seed, quick=quick, changes=list(changes) or None), resume, _read, _stages, ("samples*", "real.png", "report.html", "metrics.json"), "slices")

@@ -26,7 +26,7 @@ from ...examine import Report
 from ...noise import Centred
 from ...sampler import euler, final
 from ...selfcond import Carried, SelfConditioned
-from ...stages import examine_told, logged, needed, seconds_of, staged
+from ...stages import examine_told, logged, needed, resized, seconds_of, staged
 
 # %% ../../../nbs/cases/st/07_run.ipynb #6ebcb81b
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Size:
 
 # %% ../../../nbs/cases/st/07_run.ipynb #328a493f
 _FULL, _QUICK = Size(), Size(500, 100, 40, 4, 16, 6, ("still_learning", "solver_or_model", "samples_and_data", "narrow_passage"))
-def _size(said): return _QUICK if said["quick"] else _FULL
+def _size(said): return resized(_QUICK if said["quick"] else _FULL, said["changes"])
 
 # %% ../../../nbs/cases/st/07_run.ipynb #2e99a2e1
 def opened(
@@ -127,8 +127,9 @@ def run_case(
     seed: int | None = None, # of everything; None: 0
     quick: bool | None = None, # a small run, to see that it works
     resume: bool = False, # go on with the run that is there
+    changes: list[str] | tuple = (), # to `Size`, such as steps=1000
 ) -> dict: # what metrics.json holds
     "Read, set aside, train, place, score, examine, write."
     needed("run st", anndata="st", pandas="st", safetensors="train")
     paths = data if data is None else [str(d) for d in (data if isinstance(data, list | tuple) else [data])]
-    return staged(out, "st", dict(data=paths, seed=seed, quick=quick), resume, _read, _stages, ("tissue.h5ad", "report.html", "metrics.json"))
+    return staged(out, "st", dict(data=paths, seed=seed, quick=quick, changes=list(changes) or None), resume, _read, _stages, ("tissue.h5ad", "report.html", "metrics.json"))
