@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Volume', 'read_volume', 'write_nifti', 'find_volumes', 'resampled', 'scaled', 'z_bin_of', 'z_of_bin', 'Slices',
-           'load_slices', 'cut_slices', 'brain_prior']
+           'load_slices', 'cut_slices', 'brain_prior', 'brain_atlas']
 
 # %% ../../nbs/22_data.nifti.ipynb #36bfab11
 import csv
@@ -313,16 +313,32 @@ def cut_slices(
     z = torch.from_numpy(z).float()
     return Slices(x, names, z, z_bin_of(z, z_range, bins), (x[:, 1] > 0).flatten(1).any(1), bins, z_range)
 
+# %% ../../nbs/22_data.nifti.ipynb #29729229
+def _by_height(v, z_bin, bins, width): # means of `n c h w` at each height, smoothed; an empty bin is filled by its neighbours
+    total = torch.zeros(bins, *v.shape[1:], dtype=torch.float64).index_add_(0, z_bin, v.double())
+    count = torch.bincount(z_bin, minlength=bins).double()
+    far = (torch.arange(bins)[:, None] - torch.arange(bins)).double()
+    W = torch.exp(-far**2 / (2 * width**2)) + 1e-12 / (1 + far.abs())
+    mean = torch.einsum("ab,bchw->achw", W, total) / (W @ count)[:, None, None, None]
+    return torch.from_numpy(gaussian_filter(mean.numpy(), (0, 0, width, width)))
+
 # %% ../../nbs/22_data.nifti.ipynb #fe5011ab
 def brain_prior(
     slices: Slices, # those that train, and no others
     width: float = 1., # of the smoothing, in bins and in pixels
 ) -> Float[Tensor, "bins 1 h w"]: # in [0, 1]
     "How often a pixel is brain at each height, smoothed over neighbouring heights, so that an empty bin is filled by its neighbours."
-    inside = (slices.x[:, 0] > -1).double()
-    total = torch.zeros(slices.bins, *inside.shape[1:], dtype=torch.float64).index_add_(0, slices.z_bin, inside)
-    count = torch.bincount(slices.z_bin, minlength=slices.bins).double()
-    far = (torch.arange(slices.bins)[:, None] - torch.arange(slices.bins)).double()
-    W = torch.exp(-far**2 / (2 * width**2)) + 1e-12 / (1 + far.abs())
-    share = torch.einsum("ab,bhw->ahw", W, total) / (W @ count)[:, None, None]
-    return torch.from_numpy(gaussian_filter(share.numpy(), (0, width, width))).clamp(0, 1).float()[:, None]
+    return _by_height(slices.x[:, :1] > -1, slices.z_bin, slices.bins, width).clamp(0, 1).float()
+
+# %% ../../nbs/22_data.nifti.ipynb #8e30988c
+def brain_atlas(
+    slices: Slices, # those that train, and no others
+    width: float = .6, # of the smoothing, in bins and in pixels; lesions, which are rare, three times as much
+) -> Float[Tensor, "bins 4 h w"]: # share that is brain; mean and standard deviation of the image; share that is lesion, 1 where it is largest
+    "What the slices of a height have in common, and where they differ."
+    x, at = slices.x.double(), (slices.z_bin.repeat(2), slices.bins)
+    v = torch.stack([(x[:, 0] > -1).double(), x[:, 0], x[:, 0]**2, (x[:, 1] > 0).double()], 1)
+    v = torch.cat([v, v.flip(-1)])
+    inside, mean, square, _ = _by_height(v, *at, width).unbind(1)
+    sick = _by_height(v[:, 3:], *at, 3 * width)[:, 0]
+    return torch.stack([inside.clamp(0, 1), mean, (square - mean**2).clamp_min(0).sqrt(), sick / sick.max().clamp_min(1e-12)], 1).float()

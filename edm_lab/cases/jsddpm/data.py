@@ -15,7 +15,7 @@ from torch import Tensor
 
 # %% ../../../nbs/cases/jsddpm/01_data.ipynb #260e5320
 from ...core import LabError
-from ...data.nifti import Slices, brain_prior, cut_slices, find_volumes, resampled, scaled
+from ...data.nifti import Slices, brain_atlas, brain_prior, cut_slices, find_volumes, resampled, scaled
 from ...data.phantom import phantom_slices
 from ...data.rows import Rows
 
@@ -43,7 +43,7 @@ class Prepared:
     "Slices, split by head, with what was fitted on the training heads."
     train: Slices # training heads
     held: Slices # held-out heads
-    prior: Float[Tensor, "bins 1 h w"] # probability of brain at each height
+    prior: Float[Tensor, "bins k h w"] # probability of brain at each height, and further maps of an atlas
     variance: Float[Tensor, " 2"] # of image and mask, about their means
     @property
     def sigma_data(self) -> float: return float(self.variance.mean().sqrt()) # over both channels
@@ -59,11 +59,12 @@ def prepare(
     slices: Slices, # of all heads
     share: float = .75, # of the heads that train
     seed: int = 0, # of the split
+    atlas: bool = False, # the prior has the maps of `brain_atlas`
 ) -> Prepared:
     "Split by head, then fit."
     if len(set(slices.subject)) < 2: raise LabError("slices", "one subject", "two at least: one trains, one is held out")
     train, held = slices.split(share, seed)
-    return Prepared(train, held, brain_prior(train), pixel_variance(train))
+    return Prepared(train, held, (brain_atlas if atlas else brain_prior)(train), pixel_variance(train))
 
 # %% ../../../nbs/cases/jsddpm/01_data.ipynb #e5ef1bc7
 def means(

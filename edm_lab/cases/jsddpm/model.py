@@ -76,7 +76,7 @@ class SliceNet(nn.Module):
     def __init__(self,
                  bins: int = 30, # bins of height; cond['label'] is 0 to 2 bins
                  channels: tuple[int, ...] = (24, 48, 64), # of each level; the seed: 64, 128, 256, 256
-                 prior: bool = True, # cond['image'] is a map of brain, `b 1 h w`
+                 prior: bool | int = True, # cond['image'] has maps of the height, `b k h w`: how many
                  self_cond: bool = True, # cond['self_cond'] is the last answer, times c_in
                  skip: bool = True, # the skip at full resolution
                  dropout: float = 0., # share of hidden numbers dropped while training

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #604e0b8a
-from .data import Prepared, prepare, read_slices
+from .data import Prepared, means, prepare, read_slices
 from .model import Bridged, channel_spread
 from .quality import memorisation, obeyed, psnr, quality, ssim, train_judge
 from .sheets import as_volumes, by_bin, curves, run_page, sheet_png, summary
@@ -36,7 +36,7 @@ class Size:
     subjects: int = 24 # phantoms, where there is no folder
     size: int = 64 # pixels along an edge, 192 mm
     channels: tuple[int, ...] = (16, 32, 48) # of the network
-    steps: int = 3000 # of training
+    steps: int = 4500 # of training
     batch: int = 8 # slices a step
     times: int = 3 # in each tenth of the schedule, where errors are measured
     rows: int = 64 # held-out slices whose errors are measured
@@ -46,11 +46,12 @@ class Size:
     judge: int = 1000 # steps of the judge's training
     asked: int = 24 # rows that the doctor asks about
     levels: int = 8 # noise levels of the doctor
+    threads: int = 2 # in training
     skips: tuple[str, ...] = ("solver_or_model", "samples_and_data", "temperature_probe", "copies_of_training") # checks that take too long
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #abd7123e
 _FULL = Size()
-_QUICK = Size(6, 32, (8, 16, 16), 100, 16, 1, 32, 24, 16, .06, 60, 12, 5, ("solver_or_model", "samples_and_data", "narrow_passage", "told_level", "temperature_probe", "copies_of_training", "condition_used"))
+_QUICK = Size(6, 32, (8, 16, 16), 100, 16, 1, 32, 24, 16, .06, 60, 12, 5, 2, ("solver_or_model", "samples_and_data", "narrow_passage", "told_level", "temperature_probe", "copies_of_training", "condition_used"))
 def _size(said): return resized(_QUICK if said["quick"] else _FULL, said["changes"])
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #a61fff67
@@ -75,7 +76,7 @@ def opened(
     seed: int, # of the phantoms and the split
 ) -> Prepared: # split by head, with the prior
     "The slices, with heads set aside; what cannot work is said here."
-    p = prepare(read_slices(data, size.size, size.subjects, seed), seed=seed)
+    p = prepare(read_slices(data, size.size, size.subjects, seed), seed=seed, atlas=True)
     name = data or "phantoms"
     for what, s in (("training", p.train), ("held-out", p.held)):
         if not s.lesion.any(): raise LabError(name, f"no lesion in the {what} heads ({', '.join(sorted(set(s.subject)))[:60]})", "masks with lesions beside the scans, such as a_lesion.nii.gz")
@@ -98,10 +99,10 @@ def trained(
     tell=lambda record: None, # is shown each record
 ) -> tuple[Bridged, Bridged, System]: # the average, the weights it is made of, and their settings; in evaluation mode
     "A denoiser of slices."
-    s, rows, r = healthy(place=True, token_drop=.15, prior_drop=.8), mirrored(p.rows()), None
+    s, rows, r = healthy(place=True, token_drop=.15, prior_drop=.8, muon=.01), mirrored(p.rows()), None
     mean, std = channel_spread(rows.x0)
-    D = build_system(s, p.train.bins, size.channels, True, p.train.z_range, std, mean, seed).to(memory_format=torch.channels_last)
-    for r in train_system(D, rows, s, steps=size.steps, batch_size=size.batch, seed=seed, out=out, ckpt_every=50): tell(r)
+    D = build_system(s, p.train.bins, size.channels, p.prior.shape[1], p.train.z_range, std, mean, seed).to(memory_format=torch.channels_last)
+    for r in train_system(D, rows, s, steps=size.steps, batch_size=size.batch, seed=seed, out=out, ckpt_every=50, parts=min(size.threads, size.batch)): tell(r)
     ema = r["ema"] if r else Kept(dict(ema=EMA(D, s.ema, s.ema_warmup))).load(out)["ema"] # of a run that had ended already
     return ema.D.eval(), D.eval(), s
 
@@ -120,13 +121,15 @@ def knows(
     tell=lambda share: None, # is told the share that is done
 ) -> tuple[list[dict], dict]: # rows of `eps_table`, and their means in bins of time
     "Errors of a denoiser on held-out heads, at each time."
-    rows, table, similar = p.held[_even(p.held, size.rows)].rows(p.prior), [], []
+    held = p.held[_even(p.held, size.rows)]
+    rows, table, similar = held.rows(p.prior), [], []
     def seen(A, cond): similar.append(float(ssim(A, rows.x0).mean())); return brain_only(A, cond)
     ts = [int(100 * k + 100 * (i + .5) / size.times) for k in range(10) for i in range(size.times)]
     for i, t in enumerate(ts):
         table += eps_table(D, rows, s, (t,), seed_of(seed, "table"), post=seen)
         tell((i + 1) / len(ts))
-    bins, post = by_bin(table), by_bin([r | dict(psnr=r["psnr_post"]) for r in table])["psnr_x0"]
+    guess = dict(zip(("image", "mask"), (means(replace(p, held=held))["height"] - rows.x0).square().mean((0, 2, 3)).tolist()))
+    bins, post = by_bin(table, height=guess), by_bin([r | dict(psnr=r["psnr_post"]) for r in table])["psnr_x0"]
     return table, bins | dict(psnr_x0_post_processed=post, ssim_x0={k: sum(v) / len(v) for k, v in zip(bins["psnr_x0"]["image"], torch.tensor(similar).view(10, -1).tolist())})
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #47f37465
@@ -177,6 +180,9 @@ def behind(
         bad = {k: v for k, v in ratio.items() if v > 1.1}
         if bad: out.append(Finding("below_trivial", "high" if max(bad.values()) > 1.5 else "medium", .95, f"In the {c} the noise is predicted worse than by the best multiple of the input, at {len(bad)} of {len(ratio)} tenths of the times.",
                                    [f"times {k}: {v:.2f} times the trivial error" for k, v in list(bad.items())[:4]], "Train on. If it stays so, look whether the channel has its own scale (`channel_spread`) and its own loss."))
+    worse = {k: v for k, v in bins.get("ratio_to_height", {}).get("image", {}).items() if v > 1.02}
+    if worse: out.append(Finding("below_trivial", "medium" if max(worse.values()) > 1.1 else "low", .9, f"At times {', '.join(worse)} the answer is further from held-out slices than the mean training slice of their height.",
+                                 [f"times {k}: {v:.2f} times the error of the mean slice" for k, v in worse.items()], "At the highest noise that mean is the exact answer, so what the condition tells about shapes is not learnt. Show the mean slice as a map (`brain_atlas`), or train on."))
     return out
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #e5549520
@@ -207,7 +213,7 @@ def examined(
 def _plan(size, begun) -> dict[str, float]: # stage -> seconds where it was measured
     pass_ = .006 * (size.size / 64)**2 * (size.channels[0] / 16)**1.5 + .0004
     work = seconds_of(_SLOW, size.skips)
-    return {"training": 1. + (.02 + 3.6 * pass_ * size.batch) * (size.steps - begun), "measuring": 15 * size.times * pass_ * size.rows, "sampling": size.sampler * size.samples * pass_,
+    return {"training": 1. + (.01 + 3.6 * pass_ * size.batch / min(size.threads, 2)**.8) * (size.steps - begun), "measuring": 15 * size.times * pass_ * size.rows, "sampling": size.sampler * size.samples * pass_,
             "scoring": 4. + .05 * size.judge * (size.size / 64)**2, "doctor": work * .8 * size.asked * size.levels * pass_, "writing": 3.}
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #4fe2e4dc

@@ -9,6 +9,7 @@ __all__ = ['SAMPLERS', 'System', 'healthy', 'build_system', 'Noised', 'noised', 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #2638a8c4
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from ...data.rows import Rows, batch
 from ...ema import EMA
 from ...guidance import Guided
 from ...law import SigmaLaw
+from ...muon import Muon, hidden
 from ...nets.embed import drop_cond
 from ...sampler import ddim, euler, final, heun, start
 from ...schedule import ab_sigmas, alpha_bar, karras, vp_sigmas
@@ -68,6 +70,7 @@ class System:
     clip_x0: float | None = None # the answer is cut to [-clip_x0, clip_x0]
     clamp_xt: float | None = None # so is what the network is shown
     half: str | None = None # "float16" or "bfloat16": what enters and leaves the network is rounded
+    muon: float | None = None # rate of Muon on the network's matrices; None: all weights are AdamW's
     @property
     def table(self) -> Tensor | None: return None if self.law else alpha_bar(self.schedule + "_zero_snr" * self.zero_snr, self.T) # alpha_bar of each time
     @property
@@ -86,7 +89,7 @@ def build_system(
     s: System, # settings
     bins: int = 30, # bins of height
     channels: tuple[int, ...] = (24, 48, 64), # of the network's levels
-    prior: bool = True, # there is a map of brain
+    prior: bool | int = True, # there are maps of the height: how many
     z_range: tuple[float, float] | None = None, # heights that the bins divide
     sigma_data: float | Tensor = 1., # rms of x0 about `shift`, as a number or `2 1 1`
     shift: float | Tensor = 0., # mean of x0, as a number or `2 1 1`
@@ -132,7 +135,11 @@ def slice_loss(
     gen: torch.Generator | None = None, # tosses the coins: tokens that are lost, and the second pass
 ) -> tuple[Tensor, Float[Tensor, " c"]]: # what is trained on, and the loss of each channel
     "The loss of a batch."
-    cond = _second_pass(D, b, _told(D, b.cond, s, gen), s, gen)
+    return _loss(D, *_tossed(D, b, s, gen), s, kendall)
+
+# %% ../../../nbs/cases/jsddpm/02b_system.ipynb #54aa139f
+def _loss(D, b, twice, s, kendall): # of a batch, or of a part of one, when all coins have been tossed
+    cond = _seen(D, b) if twice else b.cond
     x0_hat, pred = D.both(b.x, b.sigma, cond, b.told)
     target = D.target(b.x0, b.x0 + sigma_like(b.sigma, b.x0) * b.eps, b.sigma)
     w = None if s.lesion == s.background == 1 else lesion_weight(b.x0[:, 1], s.lesion, s.background)
@@ -152,11 +159,12 @@ def _told(D, cond, s, gen):
     return cond | {"image": cond["image"].masked_fill(lost[:, None, None, None], torch.nan)}
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #ef1faa03
-def _second_pass(D, b, cond, s, gen):
-    "The condition, with the first answer in a share of the batches."
-    if not getattr(D.net, "self_cond", False) or torch.rand((), generator=gen) >= s.self_cond: return cond
-    with torch.no_grad(): first = D.both(b.x, b.sigma, cond, b.told)[0]
-    return with_answer(cond, first, b.sigma, D.sigma_data)
+def _tossed(D, b, s, gen): # the batch as it is told, and whether it is asked twice
+    b = replace(b, cond=_told(D, b.cond, s, gen))
+    return b, getattr(D.net, "self_cond", False) and bool(torch.rand((), generator=gen) < s.self_cond)
+def _seen(D, b): # the condition, with the first answer
+    with torch.no_grad(): first = D.both(b.x, b.sigma, b.cond, b.told)[0]
+    return with_answer(b.cond, first, b.sigma, D.sigma_data)
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #f6a1c001
 def feed_of(
@@ -192,20 +200,34 @@ class _State(Kept):
     "All that changes in a run, by name."
     def __init__(self, D, s):
         self.kendall, self.ema = Kendall() if s.kendall else None, EMA(D, s.ema, s.ema_warmup)
-        p = [q for q in D.parameters() if q.requires_grad]
+        inner, p = hidden(D) if s.muon else ([], [q for q in D.parameters() if q.requires_grad])
         groups = [dict(params=[q for q in p if q.ndim > 1]), dict(params=[q for q in p if q.ndim < 2] + (list(self.kendall.parameters()) if self.kendall else []), weight_decay=0.)]
         self.opt = torch.optim.AdamW(groups, lr=s.lr, betas=(.9, .99), weight_decay=s.weight_decay)
-        super().__init__(dict(D=D, opt=self.opt, ema=self.ema, kendall=self.kendall))
+        self.muon = Muon(inner, s.muon) if inner else None
+        super().__init__(dict(D=D, opt=self.opt, muon=self.muon, ema=self.ema, kendall=self.kendall))
+
+# %% ../../../nbs/cases/jsddpm/02b_system.ipynb #30a242f2
+def _gradient(D, b, s, kendall, gen, pool, parts):
+    "The loss, and that of each channel; the gradient is left with the weights."
+    b, twice = _tossed(D, b, s, gen)
+    p = [q for m in (D, kendall) if m is not None for q in m.parameters() if q.requires_grad]
+    def part(i):
+        loss, each = _loss(D, Noised(*(v[i] for v in (b.x0, b.eps, b.sigma, b.x, b.told)), {k: v[i] for k, v in b.cond.items()}), twice, s, kendall)
+        share = len(b.x0[i]) / len(b.x0)
+        return share * loss.detach(), share * each, torch.autograd.grad(share * loss, p, allow_unused=True)
+    losses, each, grads = zip(*(pool.map if parts > 1 else map)(part, [slice(k * len(b.x0) // parts, (k + 1) * len(b.x0) // parts) for k in range(parts)]))
+    for q, *g in zip(p, *grads): q.grad = None if g[0] is None else sum(g)
+    return sum(losses), sum(each)
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #ece5a13f
-def _move(D, state, loss, s, i, steps):
-    "One step of the optimiser: warm-up of 50 steps, cosine, a limit on the gradient; its norm and the factor it was shortened by."
+def _move(D, state, s, i, steps):
+    "One step of the optimisers: warm-up of 50 steps, cosine, a limit on the gradient; its norm and the factor it was shortened by."
     fall = s.lr_end + (1 - s.lr_end) * (1 + math.cos(math.pi * i / steps)) / 2
-    for g in state.opt.param_groups: g["lr"] = s.lr * min(1., (i + 1) / 50) * fall
-    state.opt.zero_grad()
-    loss.backward()
     norm = float(nn.utils.clip_grad_norm_(D.parameters(), s.clip or math.inf))
-    if math.isfinite(norm): state.opt.step()
+    for opt, lr in ((state.opt, s.lr), (state.muon, s.muon)):
+        if opt is None: continue
+        for g in opt.param_groups: g["lr"] = lr * min(1., (i + 1) / 50) * fall
+        if math.isfinite(norm): opt.step()
     return norm, min(1., (s.clip or math.inf) / max(norm, 1e-12))
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #46d7dc10
@@ -220,21 +242,24 @@ def train_system(
     spoil: Callable | None = None, # spoil(Noised, generator) -> Noised
     out: str | Path | None = None, # folder of checkpoints; a run that is there goes on
     ckpt_every: int = 500, # steps
+    parts: int = 1, # of a batch, each with a thread of its own
 ) -> Iterator[dict]: # a record a step; "ema" holds the average
     "Train, yielding records."
     if D.predicts != s.predicts: raise LabError("D", f"a denoiser that predicts {D.predicts}", s.predicts)
-    state, settings = _State(D, s), repr((asdict(s), steps, batch_size, seed))
+    if not 1 <= parts <= batch_size or s.dropout and parts > 1: raise LabError("parts", parts, "1, since dropout draws from one generator" if s.dropout else f"1 to {batch_size}, the slices of a batch")
+    state, settings = _State(D, s), repr((asdict(s), steps, batch_size, seed, parts))
     D.train()
-    for i in range(state.resume(out, settings), steps):
-        b = noised(rows, s, batch_size, seed, i, spoil)
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed_of(seed, "dropout", i))
-            loss, each = slice_loss(D, b, s, state.kendall, rng(seed, "coins", i))
-        norm, throttle = _move(D, state, loss, s, i, steps)
-        if (i + 1) % s.ema_every == 0: state.ema.update()
-        if out is not None and ((i + 1) % ckpt_every == 0 or i + 1 == steps): state.save(out, i + 1, settings)
-        yield dict(step=i + 1, loss=loss.item(), image=float(each[0]), mask=float(each[1]), lr=state.opt.param_groups[0]["lr"], grad_norm=norm, throttle=throttle,
-                   init_share=state.ema.init_share, kendall=state.kendall and state.kendall.weights.tolist(), ema=state.ema)
+    with ThreadPoolExecutor(parts) as pool:
+        for i in range(state.resume(out, settings), steps):
+            b = noised(rows, s, batch_size, seed, i, spoil)
+            with torch.random.fork_rng([]):
+                torch.manual_seed(seed_of(seed, "dropout", i))
+                loss, each = _gradient(D, b, s, state.kendall, rng(seed, "coins", i), pool, parts)
+            norm, throttle = _move(D, state, s, i, steps)
+            if (i + 1) % s.ema_every == 0: state.ema.update()
+            if out is not None and ((i + 1) % ckpt_every == 0 or i + 1 == steps): state.save(out, i + 1, settings)
+            yield dict(step=i + 1, loss=loss.item(), image=float(each[0]), mask=float(each[1]), lr=state.opt.param_groups[0]["lr"], grad_norm=norm, throttle=throttle,
+                       init_share=state.ema.init_share, kendall=state.kendall and state.kendall.weights.tolist(), ema=state.ema)
     D.eval()
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #5641ae15
@@ -283,11 +308,11 @@ def eps_table(
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #da7a0d81
 def brain_only(
     x0_hat: Float[Tensor, "b c h w"], # answers
-    cond: dict, # with cond["image"], the prior, in [0, 1]
+    cond: dict, # with cond["image"], whose first map is the prior, in [0, 1]
     level: float = .5, # of the prior, below which there is no brain
 ) -> Float[Tensor, "b c h w"]: # a new tensor
     "Background, -1, wherever the prior sees no brain: the seed's post-processing."
-    return torch.where(cond["image"] < level, -1., x0_hat)
+    return torch.where(cond["image"][:, :1] < level, -1., x0_hat)
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #0bff693a
 SAMPLERS = dict(ddim=ddim, euler=euler, heun=heun)

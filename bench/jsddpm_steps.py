@@ -1,0 +1,73 @@
+"""What the default run of case jsddpm learns in equal steps: with AdamW or Muon on the matrices, with a map of the brain or the atlas of its height.
+
+Writes bench/results/jsddpm_steps.json: {ROW: {"ratio": {channel: geometric mean over ten times}, "over_mean_slice": at the highest noise, "judge": ..., "within": ..., "seconds": ...}}.
+Beside it jsddpm_steps.npz: for each row, images (0 to 255) of real slices, of the answers to nothing but noise, and of samples.
+Errors are those of held-out heads; the rows see the same slices, batches, noise and first weights.
+    python bench/jsddpm_steps.py [--steps 1000] [--seed 0]
+"""
+import argparse
+import json
+import os
+import platform
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edm_lab.cases.jsddpm import run
+from edm_lab.cases.jsddpm.data import prepare, read_slices
+from edm_lab.cases.jsddpm.model import channel_spread
+from edm_lab.cases.jsddpm.quality import obeyed, quality, train_judge
+from edm_lab.cases.jsddpm.system import build_system, healthy, train_system
+from edm_lab.core import rng, seed_of, write_whole
+
+ROWS = {"AdamW, map of brain": (None, False), "AdamW, atlas": (None, True), "Muon, map of brain": (.01, False), "Muon, atlas": (.01, True)}
+OUT = Path(__file__).parent / "results" / "jsddpm_steps.json"
+
+
+def trained(p, size, seed, muon):
+    s, rows = healthy(place=True, token_drop=.15, prior_drop=.8, muon=muon), run.mirrored(p.rows())
+    mean, std = channel_spread(rows.x0)
+    D = build_system(s, p.train.bins, size.channels, p.prior.shape[1], p.train.z_range, std, mean, seed).to(memory_format=torch.channels_last)
+    for r in train_system(D, rows, s, steps=size.steps, batch_size=size.batch, seed=seed, parts=size.threads): pass
+    return r["ema"].D.eval(), s
+
+
+def row(slices, size, seed, muon, atlas, J):
+    began, p = time.perf_counter(), prepare(slices, seed=seed, atlas=atlas)
+    D, s = trained(p, size, seed, muon)
+    _, bins = run.knows(D, p, s, size, seed)
+    samples, real = run.drawn(D, p, s, size, seed)
+    a, b = run.common(p)
+    q = quality(samples.x, a.x, b.x, seed=seed)
+    geo = {c: float(torch.tensor(list(v.values())).log().mean().exp()) for c, v in bins["ratio_to_trivial"].items()}
+    some = list(range(18, 50, 5))
+    top = D(1e4 * torch.randn(len(some), 2, *samples.x.shape[2:], generator=rng(seed, "top")), 1e4, real[some].rows(p.prior).cond).detach()
+    return dict(ratio=geo, ratio_to_trivial=bins["ratio_to_trivial"], over_mean_slice=bins["ratio_to_height"]["image"], within=sum(v["within"] for v in q.values()), quality=q,
+                judge=dict(samples=obeyed(J, samples.x, samples.z_bin, samples.lesion), real=obeyed(J, real.x, real.z_bin, real.lesion)), seconds=time.perf_counter() - began), torch.stack([real.x[some], top, samples.x[some]])
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("--steps", type=int, default=1000)
+    ap.add_argument("--seed", type=int, default=0)
+    ap.add_argument("--out", default=str(OUT))
+    a = ap.parse_args()
+    torch.set_num_threads(1)
+    size = replace(run.Size(), steps=a.steps)
+    slices, out = read_slices(None, size.size, size.subjects, a.seed), {}
+    p = prepare(slices, seed=seed)
+    J, pictures = train_judge(p.train.x, p.train.z_bin, p.train.lesion, p.train.bins, size.judge, seed=seed_of(seed, "judge") % 2**31), {}
+    for name, (muon, atlas) in ROWS.items():
+        out[name], pictures[name] = row(slices, size, a.seed, muon, atlas, J)
+        r = out[name]
+        print(f"{name:22} image {r['ratio']['image']:.4f} mask {r['ratio']['mask']:.4f}, top over mean slice {list(r['over_mean_slice'].values())[-1]:.3f}, {r['within']} of 8 within, height {r['judge']['samples']['z']:.2f} (real {r['judge']['real']['z']:.2f}), {r['seconds']:.0f} s", flush=True)
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+        write_whole(a.out, json.dumps(dict(rows=out, steps=a.steps, seed=a.seed, about=dict(cores=os.cpu_count(), machine=platform.machine(), torch=torch.__version__, commit=commit)), indent=1))
+        np.savez_compressed(Path(a.out).with_suffix(".npz"), **{k: ((v[:, :, 0].clamp(-1, 1) + 1) * 127.5).round().byte().numpy() for k, v in pictures.items()})
+
+
+if __name__ == "__main__": main()
