@@ -59,8 +59,8 @@ def main():
     torch.set_num_threads(1)
     size = replace(run.Size(), steps=a.steps)
     slices, out = read_slices(None, size.size, size.subjects, a.seed), {}
-    p = prepare(slices, seed=seed)
-    J, pictures = train_judge(p.train.x, p.train.z_bin, p.train.lesion, p.train.bins, size.judge, seed=seed_of(seed, "judge") % 2**31), {}
+    p = prepare(slices, seed=a.seed)
+    J, pictures = train_judge(p.train.x, p.train.z_bin, p.train.lesion, p.train.bins, size.judge, seed=seed_of(a.seed, "judge") % 2**31), {}
     for name, (muon, atlas) in ROWS.items():
         out[name], pictures[name] = row(slices, size, a.seed, muon, atlas, J)
         r = out[name]

@@ -6,6 +6,7 @@
 __all__ = ['Size', 'common', 'opened', 'mirrored', 'trained', 'knows', 'drawn', 'scored', 'behind', 'examined', 'run_case']
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #d5bc483a
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,16 +43,16 @@ class Size:
     rows: int = 64 # held-out slices whose errors are measured
     samples: int = 64 # slices that are drawn
     sampler: int = 90 # steps of the sampler
-    last: float = .06 # lowest level of the sampler; below it stands the answer
+    last: float = .02 # lowest level of the sampler; below it stands the answer
     judge: int = 1000 # steps of the judge's training
     asked: int = 24 # rows that the doctor asks about
     levels: int = 8 # noise levels of the doctor
-    threads: int = 2 # in training
+    threads: int = 2 # in training and sampling
     skips: tuple[str, ...] = ("solver_or_model", "samples_and_data", "temperature_probe", "copies_of_training") # checks that take too long
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #abd7123e
 _FULL = Size()
-_QUICK = Size(6, 32, (8, 16, 16), 100, 16, 1, 32, 24, 16, .06, 60, 12, 5, 2, ("solver_or_model", "samples_and_data", "narrow_passage", "told_level", "temperature_probe", "copies_of_training", "condition_used"))
+_QUICK = Size(6, 32, (8, 16, 16), 100, 16, 1, 32, 24, 16, .02, 60, 12, 5, 2, ("solver_or_model", "samples_and_data", "narrow_passage", "told_level", "temperature_probe", "copies_of_training", "condition_used"))
 def _size(said): return resized(_QUICK if said["quick"] else _FULL, said["changes"])
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #a61fff67
@@ -148,9 +149,11 @@ def drawn(
     asked = common(p)[1]
     real = asked[_even(asked, size.samples)]
     cond, x = real.rows(p.prior).cond, []
-    for k in range(0, len(real), 16):
-        x.append(sample_slices(D, {n: v[k:k + 16] for n, v in cond.items()}, s, "ddim", seed=seed_of(seed, "samples", k), grid=_grid(s, size)))
-        tell(min(k + 16, len(real)) / len(real))
+    def part(k): return sample_slices(D, {n: v[k:k + 8] for n, v in cond.items()}, replace(s, self_cond=0.), "ddim", seed=seed_of(seed, "samples", k), grid=_grid(s, size))
+    with ThreadPoolExecutor(size.threads) as pool:
+        for done in pool.map(part, range(0, len(real), 8)):
+            x.append(done)
+            tell(sum(map(len, x)) / len(real))
     x = torch.cat(x)
     if not x.isfinite().all(): raise LabError("samples", f"{int((~x.isfinite()).flatten(1).any(1).sum())} slices with values that are not finite", "numbers: train longer")
     return replace(real, x=torch.stack([x[:, 0], torch.where(x[:, 1] > 0, 1., -1.)], 1)), real
