@@ -134,3 +134,16 @@ def test_what_is_missing_is_said_first(heads, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(R, "find_spec", lambda p: None if p == "nibabel" else old(p))
     refused(capsys, ["jsddpm", "--out", tmp_path / "r"], "edm_lab: run jsddpm: found no package nibabel; expected pip install 'edm_lab[brain]'\n")
     assert not (tmp_path / "r").exists() and (tmp_path / "mine" / "samples.csv").read_text() == "somebody's"
+
+
+def test_another_size_by_name(scans, tmp_path, capsys):
+    out = tmp_path / "odd"
+    assert main(["run", "jsddpm", "size=35", "--data", str(scans), "--quick", "steps=4", "channels=8,8", "judge=20", "samples=16", "--out", str(out)]) == 0
+    m = json.loads((out / "metrics.json").read_text())
+    assert m["data"]["size"] == 35 and m["steps"] == 4 and m["data"]["samples"] == 16
+    assert set(json.loads((out / "run.json").read_text())["changes"]) == {"channels=8,8", "judge=20", "samples=16", "size=35", "steps=4"} and len((out / "log.jsonl").read_text().splitlines()) == 4
+    capsys.readouterr()
+    refused(capsys, ["jsddpm", "--out", out, "--resume", "steps=9"], "cannot go on")
+    for told, says in {"stepz=4": "nearest: steps", "steps=0": "a whole number from 1 on", "channels=a": "a whole number from 1 on", "size=9": "at least 16 pixels", "skips=noise": "names of checks"}.items():
+        refused(capsys, ["jsddpm", told, "--data", scans, "--quick", "--out", tmp_path / "no"], says)
+    assert not (tmp_path / "no").exists()

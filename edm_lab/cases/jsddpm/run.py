@@ -77,6 +77,7 @@ def opened(
     seed: int, # of the phantoms and the split
 ) -> Prepared: # split by head, with the prior
     "The slices, with heads set aside; what cannot work is said here."
+    if size.size < 16: raise LabError("size", size.size, "at least 16 pixels: slices are compared in windows of 11, and halved twice in the network")
     p = prepare(read_slices(data, size.size, size.subjects, seed), seed=seed, atlas=True)
     name = data or "phantoms"
     for what, s in (("training", p.train), ("held-out", p.held)):
