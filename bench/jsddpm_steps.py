@@ -19,26 +19,17 @@ import torch
 
 from edm_lab.cases.jsddpm import run
 from edm_lab.cases.jsddpm.data import prepare, read_slices
-from edm_lab.cases.jsddpm.model import channel_spread
 from edm_lab.cases.jsddpm.quality import obeyed, quality, train_judge
-from edm_lab.cases.jsddpm.system import build_system, healthy, train_system
+from edm_lab.cases.jsddpm.system import healthy
 from edm_lab.core import rng, seed_of, write_whole
 
 ROWS = {"AdamW, map of brain": (None, False), "AdamW, atlas": (None, True), "Muon, map of brain": (.01, False), "Muon, atlas": (.01, True)}
 OUT = Path(__file__).parent / "results" / "jsddpm_steps.json"
 
 
-def trained(p, size, seed, muon):
-    s, rows = healthy(place=True, token_drop=.15, prior_drop=.8, muon=muon), run.mirrored(p.rows())
-    mean, std = channel_spread(rows.x0)
-    D = build_system(s, p.train.bins, size.channels, p.prior.shape[1], p.train.z_range, std, mean, seed).to(memory_format=torch.channels_last)
-    for r in train_system(D, rows, s, steps=size.steps, batch_size=size.batch, seed=seed, parts=size.threads): pass
-    return r["ema"].D.eval(), s
-
-
 def row(slices, size, seed, muon, atlas, J):
     began, p = time.perf_counter(), prepare(slices, seed=seed, atlas=atlas)
-    D, s = trained(p, size, seed, muon)
+    D, _, s = run.trained(p, size, seed, s=healthy(place=True, token_drop=.15, prior_drop=.8, muon=muon))
     _, bins = run.knows(D, p, s, size, seed)
     samples, real = run.drawn(D, p, s, size, seed)
     a, b = run.common(p)

@@ -21,11 +21,11 @@ def orthogonal(
     "All singular values near 1, by a quintic Newton-Schulz iteration (Jordan et al. 2024)."
     a, b, c = 3.4445, -4.7750, 2.0315
     X = G / G.norm().clamp_min(1e-7)
-    if wide := len(G) > G.shape[1]: X = X.mT
+    if tall := len(G) > G.shape[1]: X = X.mT
     for _ in range(rounds):
         A = X @ X.mT
         X = a * X + (b * A + c * A @ A) @ X
-    return X.mT if wide else X
+    return X.mT if tall else X
 
 # %% ../nbs/43b_muon.ipynb #2ea86685
 class Muon(torch.optim.Optimizer):

@@ -339,6 +339,6 @@ def brain_atlas(
     x, at = slices.x.double(), (slices.z_bin.repeat(2), slices.bins)
     v = torch.stack([(x[:, 0] > -1).double(), x[:, 0], x[:, 0]**2, (x[:, 1] > 0).double()], 1)
     v = torch.cat([v, v.flip(-1)])
-    inside, mean, square, _ = _by_height(v, *at, width).unbind(1)
+    inside, mean, square = _by_height(v[:, :3], *at, width).unbind(1)
     sick = _by_height(v[:, 3:], *at, 3 * width)[:, 0]
     return torch.stack([inside.clamp(0, 1), mean, (square - mean**2).clamp_min(0).sqrt(), sick / sick.max().clamp_min(1e-12)], 1).float()

@@ -99,9 +99,10 @@ def trained(
     seed: int = 0, # of weights and batches
     out: Path | None = None, # folder of checkpoints; a run that is there goes on
     tell=lambda record: None, # is shown each record
+    s: System = healthy(place=True, token_drop=.15, prior_drop=.8, muon=.01), # settings
 ) -> tuple[Bridged, Bridged, System]: # the average, the weights it is made of, and their settings; in evaluation mode
     "A denoiser of slices."
-    s, rows, r = healthy(place=True, token_drop=.15, prior_drop=.8, muon=.01), mirrored(p.rows()), None
+    rows, r = mirrored(p.rows()), None
     mean, std = channel_spread(rows.x0)
     D = build_system(s, p.train.bins, size.channels, p.prior.shape[1], p.train.z_range, std, mean, seed).to(memory_format=torch.channels_last)
     for r in train_system(D, rows, s, steps=size.steps, batch_size=size.batch, seed=seed, out=out, ckpt_every=50, parts=min(size.threads, size.batch)): tell(r)
