@@ -28,6 +28,7 @@ def _accelerate():
 def _accelerator(precision, device):
     "An Accelerator with these settings, whatever an earlier one had."
     a = _accelerate()
+    import torch.distributed.nn.functional                                        # before there is a process group: its defaults would hold the group, and gloo's threads, beyond close
     from accelerate.state import AcceleratorState, PartialState
     alone = not PartialState._shared_state or PartialState().num_processes == 1
     AcceleratorState._reset_state(reset_partial_state=alone)

@@ -7,7 +7,7 @@ from book import ROOT
 from edm_lab.ckpt import load_ckpt
 
 RUN = """
-import json, sys, torch
+import json, os, sys, time, torch
 from edm_lab.core import write_whole
 from edm_lab.data.synthetic import toy
 from edm_lab.ema import EMA
@@ -36,6 +36,17 @@ weights = torch.cat([p.detach().double().flatten() for p in D.parameters()])
 apart = engine.accelerator.gather(weights[None]) if engine.world > 1 else weights[None]
 if engine.main: write_whole(out, json.dumps(dict(world=engine.world, records=records, weights=weights.tolist(), apart=float((apart - apart[0]).abs().max()))))
 engine.close()
+
+def threads(where='/proc/self/task'):
+    names = []
+    for task in os.listdir(where) if os.path.isdir(where) else []:
+        try: names.append(open(f'{where}/{task}/comm').read().strip())
+        except OSError: pass                                           # it has just ended
+    return names
+end = time.monotonic() + 20
+while any('gloo' in name for name in threads()):                       # a joined thread may be listed a moment longer
+    assert time.monotonic() < end, f'threads of a process group that is closed: {threads()}'
+    time.sleep(.05)
 """
 
 def sockets():
