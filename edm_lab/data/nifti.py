@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Volume', 'read_volume', 'write_nifti', 'find_volumes', 'resampled', 'scaled', 'z_bin_of', 'z_of_bin', 'Slices',
-           'load_slices', 'cut_slices', 'brain_prior', 'brain_atlas']
+           'load_slices', 'cut_slices', 'by_height', 'brain_prior', 'brain_atlas']
 
 # %% ../../nbs/22_data.nifti.ipynb #36bfab11
 import csv
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from scipy.ndimage import affine_transform, gaussian_filter
 from torch import Tensor
 
@@ -314,7 +314,13 @@ def cut_slices(
     return Slices(x, names, z, z_bin_of(z, z_range, bins), (x[:, 1] > 0).flatten(1).any(1), bins, z_range)
 
 # %% ../../nbs/22_data.nifti.ipynb #29729229
-def _by_height(v, z_bin, bins, width): # means of `n c h w` at each height, smoothed; an empty bin is filled by its neighbours
+def by_height(
+    v: Float[Tensor, "n c h w"], # values of slices
+    z_bin: Int[Tensor, " n"], # their bins
+    bins: int, # of height
+    width: float, # of the smoothing, in bins and in pixels
+) -> Float64[Tensor, "bins c h w"]: # an empty bin is filled by its neighbours
+    "Means at each height, smoothed."
     total = torch.zeros(bins, *v.shape[1:], dtype=torch.float64).index_add_(0, z_bin, v.double())
     count = torch.bincount(z_bin, minlength=bins).double()
     far = (torch.arange(bins)[:, None] - torch.arange(bins)).double()
@@ -328,7 +334,7 @@ def brain_prior(
     width: float = 1., # of the smoothing, in bins and in pixels
 ) -> Float[Tensor, "bins 1 h w"]: # in [0, 1]
     "How often a pixel is brain at each height, smoothed over neighbouring heights, so that an empty bin is filled by its neighbours."
-    return _by_height(slices.x[:, :1] > -1, slices.z_bin, slices.bins, width).clamp(0, 1).float()
+    return by_height(slices.x[:, :1] > -1, slices.z_bin, slices.bins, width).clamp(0, 1).float()
 
 # %% ../../nbs/22_data.nifti.ipynb #8e30988c
 def brain_atlas(
@@ -339,6 +345,6 @@ def brain_atlas(
     x, at = slices.x.double(), (slices.z_bin.repeat(2), slices.bins)
     v = torch.stack([(x[:, 0] > -1).double(), x[:, 0], x[:, 0]**2, (x[:, 1] > 0).double()], 1)
     v = torch.cat([v, v.flip(-1)])
-    inside, mean, square = _by_height(v[:, :3], *at, width).unbind(1)
-    sick = _by_height(v[:, 3:], *at, 3 * width)[:, 0]
+    inside, mean, square = by_height(v[:, :3], *at, width).unbind(1)
+    sick = by_height(v[:, 3:], *at, 3 * width)[:, 0]
     return torch.stack([inside.clamp(0, 1), mean, (square - mean**2).clamp_min(0).sqrt(), sick / sick.max().clamp_min(1e-12)], 1).float()

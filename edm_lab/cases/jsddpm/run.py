@@ -15,6 +15,7 @@ import torch
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #604e0b8a
 from .data import Prepared, means, prepare, read_slices
 from .model import Bridged, channel_spread
+from .modes import slice_modes
 from .quality import memorisation, obeyed, psnr, quality, ssim, train_judge
 from .sheets import as_volumes, by_bin, curves, run_page, sheet_png, summary
 from .system import System, brain_only, build_system, eps_table, feed_of, healthy, sample_slices, train_system
@@ -99,12 +100,12 @@ def trained(
     seed: int = 0, # of weights and batches
     out: Path | None = None, # folder of checkpoints; a run that is there goes on
     tell=lambda record: None, # is shown each record
-    s: System = healthy(place=True, token_drop=.15, prior_drop=.8, muon=.01), # settings
+    s: System = healthy(place=True, token_drop=.15, prior_drop=.8, muon=.01, modes=True), # settings
 ) -> tuple[Bridged, Bridged, System]: # the average, the weights it is made of, and their settings; in evaluation mode
     "A denoiser of slices."
     rows, r = mirrored(p.rows()), None
     mean, std = channel_spread(rows.x0)
-    D = build_system(s, p.train.bins, size.channels, p.prior.shape[1], p.train.z_range, std, mean, seed).to(memory_format=torch.channels_last)
+    D = build_system(s, p.train.bins, size.channels, p.prior.shape[1], p.train.z_range, std, mean, seed, slice_modes(p.train) if s.modes else None).to(memory_format=torch.channels_last)
     for r in train_system(D, rows, s, steps=size.steps, batch_size=size.batch, seed=seed, out=out, ckpt_every=50, parts=min(size.threads, size.batch)): tell(r)
     ema = r["ema"] if r else Kept(dict(ema=EMA(D, s.ema, s.ema_warmup))).load(out)["ema"] # of a run that had ended already
     return ema.D.eval(), D.eval(), s
@@ -125,12 +126,17 @@ def knows(
 ) -> tuple[list[dict], dict]: # rows of `eps_table`, and their means in bins of time
     "Errors of a denoiser on held-out heads, at each time."
     held = p.held[_even(p.held, size.rows)]
-    rows, table, similar = held.rows(p.prior), [], []
-    def seen(A, cond): similar.append(float(ssim(A, rows.x0).mean())); return brain_only(A, cond)
+    rows, table, similar, modes = held.rows(p.prior), [], [], slice_modes(p.train)
+    z, bright = modes.z(held.x[:, 0], held.z_bin), []
+    def seen(A, cond):
+        similar.append(float(ssim(A, rows.x0).mean()))
+        bright.append(float((modes.z(A[:, 0], held.z_bin) - z).square().sum(1).mean()))
+        return brain_only(A, cond)
     ts = [int(100 * k + 100 * (i + .5) / size.times) for k in range(10) for i in range(size.times)]
     for i, t in enumerate(ts):
         table += eps_table(D, rows, s, (t,), seed_of(seed, "table"), post=seen)
         tell((i + 1) / len(ts))
+    table = [r | dict(bright=b, bright_linear=modes.error(z, r["sigma"], held.z_bin)) for r, b in zip(table, bright)]
     guess = dict(zip(("image", "mask"), (means(replace(p, held=held))["height"] - rows.x0).square().mean((0, 2, 3)).tolist()))
     bins, post = by_bin(table, height=guess), by_bin([r | dict(psnr=r["psnr_post"]) for r in table])["psnr_x0"]
     return table, bins | dict(psnr_x0_post_processed=post, ssim_x0={k: sum(v) / len(v) for k, v in zip(bins["psnr_x0"]["image"], torch.tensor(similar).view(10, -1).tolist())})
@@ -188,6 +194,9 @@ def behind(
     worse = {k: v for k, v in bins.get("ratio_to_height", {}).get("image", {}).items() if v > 1.02}
     if worse: out.append(Finding("below_trivial", "medium" if max(worse.values()) > 1.1 else "low", .9, f"At times {', '.join(worse)} the answer is further from held-out slices than the mean training slice of their height.",
                                  [f"times {k}: {v:.2f} times the error of the mean slice" for k, v in worse.items()], "At the highest noise that mean is the exact answer, so what the condition tells about shapes is not learnt. Show the mean slice as a map (`brain_atlas`), or train on."))
+    dim = {k: v for k, v in bins.get("ratio_to_linear", {}).items() if v > 1.15}
+    if dim: out.append(Finding("below_trivial", "medium" if max(dim.values()) > 1.5 else "low", .9, f"At times {', '.join(dim)} the brightness of a slice is known worse than linear algebra knows it, so samples will be too alike.",
+                               [f"times {k}: {v:.2f} times the error of the linear answer, along two modes of the height" for k, v in dim.items()], "Let linear algebra answer it (`modes=True`), or train on: a network that looks at neighbours learns it last."))
     return out
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #e5549520

@@ -65,7 +65,7 @@ def by_bin(
     table: list[dict], # rows of `eps_table`
     width: int = 100, # times a bin
     height: dict[str, float] | None = None, # mean square error of the mean slice of the height, in each channel
-) -> dict[str, dict]: # mse_eps, trivial, ratio_to_trivial, psnr_x0, psnr_trivial, and, with `height`, ratio_to_height, of the errors of x0: channel -> bin -> value
+) -> dict[str, dict]: # mse_eps, trivial, ratio_to_trivial, psnr_x0, psnr_trivial, and, with `height`, ratio_to_height, of the errors of x0: channel -> bin -> value; ratio_to_linear: bin -> error of the brightness over that of the linear answer, where rows have both
     "The table in bins of time; ratios and dB are those of the mean errors."
     bins = sorted({r["t"] // width for r in table})
     at = {f"{b * width}-{(b + 1) * width - 1}": [r for r in table if r["t"] // width == b] for b in bins}
@@ -74,6 +74,7 @@ def by_bin(
     mse, floor = mean(lambda r, c: r["mse_eps"][c]), mean(lambda r, c: r["trivial"][c])
     ratio = {c: {k: mse[c][k] / floor[c][k] for k in at} for c in mse}
     known = {} if height is None else dict(ratio_to_height={c: {k: e / max(height[c], 1e-12) for k, e in of.items()} for c, of in mean(lambda r, c: r["mse_x0"][c]).items()})
+    if "bright" in table[0]: known["ratio_to_linear"] = {k: sum(r["bright"] for r in rows) / sum(r["bright_linear"] for r in rows) for k, rows in at.items()}
     return known | dict(mse_eps=mse, trivial=floor, ratio_to_trivial=ratio, psnr_x0=dB(mean(lambda r, c: 4 * 10**(-r["psnr"][c] / 10))), psnr_trivial=dB(mean(lambda r, c: r["trivial"][c] * r["sigma"]**2)))
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #09023f26
@@ -109,7 +110,7 @@ def _table(head, rows) -> str: # head: names; rows: cells, the first a name
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #5cde115d
 def _quality_rows(m): return [(_FIGURES[k], _number(q["samples"]), _number(q["real"]), _number(q["distance"]), _number(q["spread"]), "yes" if q["within"] else "no") for k, q in m["quality"].items()]
 def _judge_rows(m): return [(what, *(f"{100 * m['judge'][who][k]:.0f} %" for who in ("samples", "real", "astray"))) for k, what in (("z", "height within two bins"), ("lesion", "lesion or none"))]
-def _bin_rows(m): return [(k, *(f"{m['ratio_to_trivial'][c][k]:.3f}" for c in ("image", "mask")), _number(m["ratio_to_height"]["image"][k]), *(f"{m['psnr_x0'][c][k]:.1f}" for c in ("image", "mask")), f"{m['ssim_x0'][k]:.3f}") for k in m["ratio_to_trivial"]["image"]]
+def _bin_rows(m): return [(k, *(f"{m['ratio_to_trivial'][c][k]:.3f}" for c in ("image", "mask")), _number(m["ratio_to_height"]["image"][k]), _number(m["ratio_to_linear"][k]), *(f"{m['psnr_x0'][c][k]:.1f}" for c in ("image", "mask")), f"{m['ssim_x0'][k]:.3f}") for k in m["ratio_to_trivial"]["image"]]
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #a3994d9a
 def run_page(
@@ -125,7 +126,7 @@ def run_page(
             f"<section><h2>How far are samples from real slices?</h2>{_table(['figure', 'samples', 'real', 'distance', 'real to real', 'within'], _quality_rows(metrics))}"
             f"<p>Distance is Wasserstein-1; real to real is that of training heads from held-out ones, or of chance, whichever is larger. Samples lie {q['ratio']:.2f} times as far from the nearest training slice as held-out slices do; "
             f"{100 * q['closer']:.0f} % lie closer than 95 % of the held-out ones (5 % by chance).</p>{_table(['a judge finds what was asked for', 'samples', 'real slices', 'real, asked for another'], _judge_rows(metrics))}</section>"
-            f'<section><h2>The curves of the denoiser</h2><div class="figs">{"".join(map(figure_html, panels))}</div><p>The same in tenths of the times. The third column is the error of the answer over that of the mean training slice of the same height, which is all that can be known at the highest noise. PSNR is in dB; SSIM is the mean over image and mask.</p>{_table(["times", "image over trivial", "mask over trivial", "image over mean slice", "PSNR image", "PSNR mask", "SSIM"], _bin_rows(metrics))}</section>' + section_html(r))
+            f'<section><h2>The curves of the denoiser</h2><div class="figs">{"".join(map(figure_html, panels))}</div><p>The same in tenths of the times. The third column is the error of the answer over that of the mean training slice of the same height, which is all that can be known at the highest noise; the fourth is the error of the brightness of the slice over that of the best linear answer. PSNR is in dB; SSIM is the mean over image and mask.</p>{_table(["times", "image over trivial", "mask over trivial", "image over mean slice", "brightness over linear", "PSNR image", "PSNR mask", "SSIM"], _bin_rows(metrics))}</section>' + section_html(r))
     return page_html("edm_lab: run of jsddpm", "Are they brains?", f"{d['source']}: {d['slices']} slices of {d['subjects']} heads, {d['size']} x {d['size']} pixels. Heads learned from: {len(d['train_subjects'])}; set aside: {len(d['held_subjects'])}, and errors are theirs.", body)
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #245a5067
@@ -136,7 +137,7 @@ def summary(
     "What a run found, in two dozen lines."
     d, q = metrics["data"], metrics["memorisation"]
     lines = [f"{d['source']}: {d['slices']} slices of {d['subjects']} heads; {len(d['train_subjects'])} learned from, {len(d['held_subjects'])} held out", "",
-             f"{'times':12}{'image/trivial':>14}{'mask/trivial':>14}{'image/mean':>12}{'PSNR image':>12}{'PSNR mask':>12}{'SSIM':>8}", *(f"{k:12}{a:>14}{b:>14}{c:>12}{e:>12}{f:>12}{g:>8}" for k, a, b, c, e, f, g in _bin_rows(metrics)), "",
+             f"{'times':12}{'image/trivial':>14}{'mask/trivial':>14}{'image/mean':>12}{'bright/lin.':>12}{'PSNR image':>12}{'PSNR mask':>12}{'SSIM':>8}", *(f"{k:12}{a:>14}{b:>14}{c:>12}{d:>12}{e:>12}{f:>12}{g:>8}" for k, a, b, c, d, e, f, g in _bin_rows(metrics)), "",
              f"{'':24}{'samples':>10}{'real':>10}{'distance':>10}{'real to real':>14}  within", *(f"{k:24}{a:>10}{b:>10}{c:>10}{e:>14}  {f}" for k, a, b, c, e, f in _quality_rows(metrics)), ""]
     lines += [f"{what}: {a} of samples, {b} of real slices, {c} of real slices asked for another" for what, a, b, c in _judge_rows(metrics)]
     return "\n".join([*lines, f"distance to training slices: {q['ratio']:.2f} times that of held-out slices", "", f"Verdict: {metrics['verdict']}",

@@ -71,6 +71,7 @@ class System:
     clamp_xt: float | None = None # so is what the network is shown
     half: str | None = None # "float16" or "bfloat16": what enters and leaves the network is rounded
     muon: float | None = None # rate of Muon on the network's matrices; None: all weights are AdamW's
+    modes: bool = False # brightness and level of a slice are answered by linear algebra
     @property
     def table(self) -> Tensor | None: return None if self.law else alpha_bar(self.schedule + "_zero_snr" * self.zero_snr, self.T) # alpha_bar of each time
     @property
@@ -94,12 +95,13 @@ def build_system(
     sigma_data: float | Tensor = 1., # rms of x0 about `shift`, as a number or `2 1 1`
     shift: float | Tensor = 0., # mean of x0, as a number or `2 1 1`
     seed: int = 0, # of the weights
+    modes: nn.Module | None = None, # what linear algebra answers, `slice_modes`
 ) -> Bridged: # a fresh denoiser
     "The network of these settings and its wrapper."
     with torch.random.fork_rng([]):
         torch.manual_seed(seed_of(seed, "weights"))
         net = SliceNet(bins, channels, prior, True, s.skip, s.dropout, z_range, place=s.place)
-    return Bridged(net, s.predicts, s.table, sigma_data, shift, s.clip_x0, s.clamp_xt, getattr(torch, s.half) if s.half else None)
+    return Bridged(net, s.predicts, s.table, sigma_data, shift, s.clip_x0, s.clamp_xt, getattr(torch, s.half) if s.half else None, modes)
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #ccee11fa
 @dataclass
