@@ -2,6 +2,8 @@
 
     edm_lab run jsddpm --seed 0 --out runs/zero
     python bench/jsddpm_run.py runs/zero
+
+Runs from before brightness was linear algebra's are kept as jsddpm_run_plain_SEED (--name jsddpm_run_plain).
 """
 import argparse
 import json
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 
 from edm_lab.cases.jsddpm import run
+from edm_lab.cases.jsddpm.quality import brightness
 from edm_lab.core import LabError, write_whole
 from edm_lab.data.nifti import find_volumes
 
@@ -19,7 +22,7 @@ SHOWN = list(range(18, 50, 5)) # of 64, by height
 LEFT_OUT = ("eps_table", "volumes")
 
 
-def kept(folder):
+def kept(folder, name):
     "Figures and pictures of one run on phantoms."
     told, m = (json.loads((Path(folder) / f).read_text()) for f in ("run.json", "metrics.json"))
     if told["data"] or told["quick"] or told["changes"]: raise LabError(folder, "another kind of run", "one on phantoms, with nothing changed")
@@ -27,11 +30,14 @@ def kept(folder):
     samples = torch.from_numpy(np.asarray(v.image)).permute(2, 1, 0).flip(1)
     asked = run.common(run.opened(None, run.Size(), told["seed"]))[1]
     real = asked[run._even(asked, run.Size().samples)].x[:, 0]
-    write_whole(RESULTS / f"jsddpm_run_{told['seed']}.json", json.dumps({k: x for k, x in m.items() if k not in LEFT_OUT}, indent=1))
-    np.savez_compressed(RESULTS / f"jsddpm_run_{told['seed']}.npz", **{k: ((x[SHOWN].clamp(-1, 1) + 1) * 127.5).round().byte().numpy() for k, x in dict(samples=samples, real=real).items()})
+    m["brightness"] = {k: float(brightness(x[:, None]).std()) for k, x in dict(samples=samples, real=real).items()}
+    write_whole(RESULTS / f"{name}_{told['seed']}.json", json.dumps({k: x for k, x in m.items() if k not in LEFT_OUT}, indent=1))
+    np.savez_compressed(RESULTS / f"{name}_{told['seed']}.npz", **{k: ((x[SHOWN].clamp(-1, 1) + 1) * 127.5).round().byte().numpy() for k, x in dict(samples=samples, real=real).items()})
 
 
 if __name__ == "__main__":
     ap = argparse.ArgumentParser()
     ap.add_argument("folder", nargs="+")
-    for f in ap.parse_args().folder: kept(f)
+    ap.add_argument("--name", default="jsddpm_run")
+    a = ap.parse_args()
+    for f in a.folder: kept(f, a.name)

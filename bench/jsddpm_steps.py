@@ -1,6 +1,6 @@
-"""What the default run of case jsddpm learns in equal steps: with AdamW or Muon on the matrices, with a map of the brain or the atlas of its height.
+"""What the default run of case jsddpm learns in equal steps: with AdamW or Muon on the matrices, with a map of the brain or the atlas of its height, with or without modes.
 
-Writes bench/results/jsddpm_steps.json: {ROW: {"ratio": {channel: geometric mean over ten times}, "over_mean_slice": at the highest noise, "judge": ..., "within": ..., "seconds": ...}}.
+Writes bench/results/jsddpm_steps.json: {ROW: {"ratio": {channel: geometric mean over ten times}, "over_mean_slice": image in tenths of the times, "over_linear": brightness, likewise, "brightness": {samples or real: standard deviation over slices}, "judge": ..., "within": ..., "seconds": ...}}.
 Beside it jsddpm_steps.npz: for each row, images (0 to 255) of real slices, of the answers to nothing but noise, and of samples.
 Errors are those of held-out heads; the rows see the same slices, batches, noise and first weights.
     python bench/jsddpm_steps.py [--steps 1000] [--seed 0]
@@ -19,17 +19,17 @@ import torch
 
 from edm_lab.cases.jsddpm import run
 from edm_lab.cases.jsddpm.data import prepare, read_slices
-from edm_lab.cases.jsddpm.quality import obeyed, quality, train_judge
+from edm_lab.cases.jsddpm.quality import brightness, obeyed, quality, train_judge
 from edm_lab.cases.jsddpm.system import healthy
 from edm_lab.core import rng, seed_of, write_whole
 
-ROWS = {"AdamW, map of brain": (None, False), "AdamW, atlas": (None, True), "Muon, map of brain": (.01, False), "Muon, atlas": (.01, True)}
+ROWS = {"AdamW, map of brain": (None, False, False), "AdamW, atlas": (None, True, False), "Muon, map of brain": (.01, False, False), "Muon, atlas": (.01, True, False), "Muon, atlas, modes": (.01, True, True)}
 OUT = Path(__file__).parent / "results" / "jsddpm_steps.json"
 
 
-def row(slices, size, seed, muon, atlas, J):
+def row(slices, size, seed, muon, atlas, modes, J):
     began, p = time.perf_counter(), prepare(slices, seed=seed, atlas=atlas)
-    D, _, s = run.trained(p, size, seed, s=healthy(place=True, token_drop=.15, prior_drop=.8, muon=muon))
+    D, _, s = run.trained(p, size, seed, s=healthy(place=True, token_drop=.15, prior_drop=.8, muon=muon, modes=modes))
     _, bins = run.knows(D, p, s, size, seed)
     samples, real = run.drawn(D, p, s, size, seed)
     a, b = run.common(p)
@@ -37,7 +37,7 @@ def row(slices, size, seed, muon, atlas, J):
     geo = {c: float(torch.tensor(list(v.values())).log().mean().exp()) for c, v in bins["ratio_to_trivial"].items()}
     some = list(range(18, 50, 5))
     top = D(1e4 * torch.randn(len(some), 2, *samples.x.shape[2:], generator=rng(seed, "top")), 1e4, real[some].rows(p.prior).cond).detach()
-    return dict(ratio=geo, ratio_to_trivial=bins["ratio_to_trivial"], over_mean_slice=bins["ratio_to_height"]["image"], within=sum(v["within"] for v in q.values()), quality=q,
+    return dict(ratio=geo, ratio_to_trivial=bins["ratio_to_trivial"], over_mean_slice=bins["ratio_to_height"]["image"], over_linear=bins["ratio_to_linear"], brightness={k: float(brightness(v.x).std()) for k, v in dict(samples=samples, real=real).items()}, within=sum(v["within"] for v in q.values()), quality=q,
                 judge=dict(samples=obeyed(J, samples.x, samples.z_bin, samples.lesion), real=obeyed(J, real.x, real.z_bin, real.lesion)), seconds=time.perf_counter() - began), torch.stack([real.x[some], top, samples.x[some]])
 
 
@@ -52,10 +52,10 @@ def main():
     slices, out = read_slices(None, size.size, size.subjects, a.seed), {}
     p = prepare(slices, seed=a.seed)
     J, pictures = train_judge(p.train.x, p.train.z_bin, p.train.lesion, p.train.bins, size.judge, seed=seed_of(a.seed, "judge") % 2**31), {}
-    for name, (muon, atlas) in ROWS.items():
-        out[name], pictures[name] = row(slices, size, a.seed, muon, atlas, J)
+    for name, settings in ROWS.items():
+        out[name], pictures[name] = row(slices, size, a.seed, *settings, J)
         r = out[name]
-        print(f"{name:22} image {r['ratio']['image']:.4f} mask {r['ratio']['mask']:.4f}, top over mean slice {list(r['over_mean_slice'].values())[-1]:.3f}, {r['within']} of 8 within, height {r['judge']['samples']['z']:.2f} (real {r['judge']['real']['z']:.2f}), {r['seconds']:.0f} s", flush=True)
+        print(f"{name:22} image {r['ratio']['image']:.4f} mask {r['ratio']['mask']:.4f}, top over mean slice {list(r['over_mean_slice'].values())[-1]:.3f}, brightness {r['brightness']['samples']:.3f} (real {r['brightness']['real']:.3f}), {r['within']} of 8 within, height {r['judge']['samples']['z']:.2f} (real {r['judge']['real']['z']:.2f}), {r['seconds']:.0f} s", flush=True)
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
         write_whole(a.out, json.dumps(dict(rows=out, steps=a.steps, seed=a.seed, about=dict(cores=os.cpu_count(), machine=platform.machine(), torch=torch.__version__, commit=commit)), indent=1))
         np.savez_compressed(Path(a.out).with_suffix(".npz"), **{k: ((v[:, :, 0].clamp(-1, 1) + 1) * 127.5).round().byte().numpy() for k, v in pictures.items()})

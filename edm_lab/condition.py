@@ -278,5 +278,5 @@ def use_panel(
     if use.none is not None: curves.append(Curve("true against none", s, (d := use.rate("none")).mean, "other", d.se.tolist()))
     if offered is not None: curves.append(Curve("simple rule that reads it", s, (use.dims * offered / s[:, None]**2).mean(1), "wiener"))
     total = use.total()
-    return Panel("Which levels does the condition serve?", f"Which levels does the condition serve? Told the truth, the denoiser gains {total.mean:.3g} +- {total.se:.1g} nats over being told wrong.",
+    return Panel("Which levels does the condition serve?", f"Which levels does the condition serve? Told the truth, the denoiser gains {total.mean:.3g} +- {total.se:.2g} nats over being told wrong.",
                  [*curves, Curve("chance (two spreads of the draws)", s, 2 * chance, "chance")], xlabel=f"noise level sigma ({unit})", ylabel="nats per e-fold")

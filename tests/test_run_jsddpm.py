@@ -67,6 +67,7 @@ def test_files_and_keys(whole, scans):
         for k in bins: assert abs(m["ratio_to_trivial"][c][k] - m["mse_eps"][c][k] / m["trivial"][c][k]) < 1e-9
     assert max(list(m["ratio_to_trivial"]["image"].values())[2:]) < 1 and list(m["ssim_x0"]) == bins and all(-1 <= v <= 1 for v in m["ssim_x0"].values())
     assert m["quality"].keys() == FIGURES and all({"samples", "real", "distance", "spread", "within"} <= q.keys() and q["spread"] is not None for q in m["quality"].values())
+    assert list(m["ratio_to_linear"]) == bins and .2 < m["ratio_to_linear"]["900-999"] < 1.5 and m["brightness"].keys() == {"samples", "real", "train"} and min(m["brightness"].values()) > 0
     assert m["judge"].keys() == {"samples", "real", "astray"} and m["judge"]["real"]["z"] > m["judge"]["astray"]["z"] and m["memorisation"]["ratio"] > .3
     assert m["verdict"] in said and m["seconds"] > 0 and "told_level" in m["skipped"] and "dead_columns" not in m["skipped"] and {"cause", "claim", "evidence", "fix"} <= m["findings"][0].keys()
     assert not set(m["data"]["train_subjects"]) & set(m["data"]["held_subjects"]) and m["data"]["source"] == str(scans) and m["data"]["subjects"] == 5
@@ -78,7 +79,7 @@ def test_files_and_keys(whole, scans):
     z = np.array([float(r[1]) for r in rows[1:]])
     assert len(rows) == n + 1 and (np.diff(z) >= 0).all() and np.abs(z - v.z).max() <= m["volumes"]["z_off_by_mm"] + 1e-3
     page = (out / "report.html").read_text()
-    assert page.endswith("</html>") and "src=\"http" not in page and page.count("data:image/png") >= 5 and m["verdict"].split("'")[0][:40] in page
+    assert page.endswith("</html>") and "src=\"http" not in page and page.count("data:image/png") >= 5 and m["verdict"].split("'")[0][:40] in page and f"up to {m['volumes']['z_off_by_mm']:.1f} mm" in page
     for name in ("samples", "real"): assert (out / f"{name}.png").read_bytes()[1:4] == b"PNG"
     assert not [f for f in out.iterdir() if f.name.startswith(".")]
 

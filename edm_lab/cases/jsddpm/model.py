@@ -107,7 +107,7 @@ class Bridged(nn.Module):
                  clip: float | None = None, # the answer is cut to [-clip, clip]; None: it is not
                  clamp_xt: float | None = None, # what the network is shown is cut; a fault of the seed's kind, None: it is not
                  half: torch.dtype | None = None, # what enters and leaves the network is rounded to it; None: it is not
-                 modes: nn.Module | None = None): # coordinates of whole slices that linear algebra answers, `SliceModes`; what the network says is added
+                 modes: nn.Module | None = None): # coordinates of whole slices along which the answer is the linear one, `SliceModes`
         super().__init__()
         _check_kind(predicts, table)
         self.net, self.predicts, self.sigma_data, self.shift = net, predicts, sigma_data, shift
@@ -124,14 +124,14 @@ class Bridged(nn.Module):
         return self.shift + to_x0(pred, self.predicts, x - self.shift, _wide(sigma, x), self.sigma_data)
     def target(self, x0, x, sigma): # the prediction that means x0
         return from_x0(x0 - self.shift, self.predicts, x - self.shift, _wide(sigma, x), self.sigma_data)
-    def linear(self, x, sigma, label): # the prediction that adds the linear answer along the modes
-        null = self.x0_of(torch.zeros_like(x), x, sigma)
-        return self.target(null + self.modes.push(null, x, _wide(sigma, x).flatten(), label), x, sigma)
+    def linear(self, pred, x, sigma, label): # the prediction whose answer is, along the modes, the linear one
+        x0_hat = self.x0_of(pred, x, sigma)
+        return self.target(x0_hat + self.modes.push(x0_hat, x, _wide(sigma, x).flatten(), label), x, sigma)
     def both(self, x: Float[Tensor, " b *d"], sigma: float | Tensor, cond: dict | None = None, told: float | Tensor | None = None) -> tuple[Tensor, Tensor]: # told: another level for the embedding
         "The answer and the raw prediction."
         v = x.to(torch.promote_types(x.dtype, torch.float32))
         pred = _rounded(self.net(_rounded(self.shown(v, sigma), self.half), self.told(sigma if told is None else told, v), _about(self, cond, sigma, v)), self.half)
-        if self.modes is not None and "label" in (cond or {}): pred = pred + self.linear(v, sigma, cond["label"])
+        if self.modes is not None and "label" in (cond or {}): pred = self.linear(pred.to(v), v, sigma, cond["label"])
         x0_hat = self.x0_of(pred.to(v), v, sigma)
         return (x0_hat if self.clip is None else x0_hat.clamp(-self.clip, self.clip)).to(x.dtype), pred
     def forward(self, x, sigma, cond=None): return self.both(x, sigma, cond)[0]

@@ -109,6 +109,7 @@ def _table(head, rows) -> str: # head: names; rows: cells, the first a name
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #5cde115d
 def _quality_rows(m): return [(_FIGURES[k], _number(q["samples"]), _number(q["real"]), _number(q["distance"]), _number(q["spread"]), "yes" if q["within"] else "no") for k, q in m["quality"].items()]
+def _bright(m): return ", ".join(f"{_number(m['brightness'][k])} {what}" for k, what in (("samples", "among samples"), ("real", "among real slices of the same tokens"), ("train", "in training")))
 def _judge_rows(m): return [(what, *(f"{100 * m['judge'][who][k]:.0f} %" for who in ("samples", "real", "astray"))) for k, what in (("z", "height within two bins"), ("lesion", "lesion or none"))]
 def _bin_rows(m): return [(k, *(f"{m['ratio_to_trivial'][c][k]:.3f}" for c in ("image", "mask")), _number(m["ratio_to_height"]["image"][k]), _number(m["ratio_to_linear"][k]), *(f"{m['psnr_x0'][c][k]:.1f}" for c in ("image", "mask")), f"{m['ssim_x0'][k]:.3f}") for k in m["ratio_to_trivial"]["image"]]
 
@@ -118,13 +119,14 @@ def run_page(
     panels: list[Panel], # from `curves`
     sheets: dict[str, bytes], # title -> PNG, shown side by side
     metrics: dict, # as metrics.json has them
+    off: float = 0., # largest distance of a slice from its place in the volume, from `as_volumes`, mm
 ) -> str: # a whole page
     "The self-contained report of a run: sheets, curves, tables, and what the doctor says."
     d, q = metrics["data"], metrics["memorisation"]
     pictures = "".join(picture_html(v, k, k, "none") for k, v in sheets.items())
-    body = (f'<section><h2>Samples and real slices</h2><div class="figs">{pictures}</div><p>Slice for slice of the same height and class, from below to above; lesions are outlined. Nothing was painted over.</p></section>'
+    body = (f'<section><h2>Samples and real slices</h2><div class="figs">{pictures}</div><p>Slice for slice of the same height and class, from below to above; lesions are outlined. Nothing was painted over. The volume has them evenly spaced, up to {off:.1f} mm from the heights they were asked for; samples.csv has the heights.</p></section>'
             f"<section><h2>How far are samples from real slices?</h2>{_table(['figure', 'samples', 'real', 'distance', 'real to real', 'within'], _quality_rows(metrics))}"
-            f"<p>Distance is Wasserstein-1; real to real is that of training heads from held-out ones, or of chance, whichever is larger. Samples lie {q['ratio']:.2f} times as far from the nearest training slice as held-out slices do; "
+            f"<p>Distance is Wasserstein-1; real to real is that of training heads from held-out ones, or of chance, whichever is larger. Slices differ in brightness by {_bright(metrics)} (standard deviation of their medians). Samples lie {q['ratio']:.2f} times as far from the nearest training slice as held-out slices do; "
             f"{100 * q['closer']:.0f} % lie closer than 95 % of the held-out ones (5 % by chance).</p>{_table(['a judge finds what was asked for', 'samples', 'real slices', 'real, asked for another'], _judge_rows(metrics))}</section>"
             f'<section><h2>The curves of the denoiser</h2><div class="figs">{"".join(map(figure_html, panels))}</div><p>The same in tenths of the times. The third column is the error of the answer over that of the mean training slice of the same height, which is all that can be known at the highest noise; the fourth is the error of the brightness of the slice over that of the best linear answer. PSNR is in dB; SSIM is the mean over image and mask.</p>{_table(["times", "image over trivial", "mask over trivial", "image over mean slice", "brightness over linear", "PSNR image", "PSNR mask", "SSIM"], _bin_rows(metrics))}</section>' + section_html(r))
     return page_html("edm_lab: run of jsddpm", "Are they brains?", f"{d['source']}: {d['slices']} slices of {d['subjects']} heads, {d['size']} x {d['size']} pixels. Heads learned from: {len(d['train_subjects'])}; set aside: {len(d['held_subjects'])}, and errors are theirs.", body)
@@ -140,5 +142,6 @@ def summary(
              f"{'times':12}{'image/trivial':>14}{'mask/trivial':>14}{'image/mean':>12}{'bright/lin.':>12}{'PSNR image':>12}{'PSNR mask':>12}{'SSIM':>8}", *(f"{k:12}{a:>14}{b:>14}{c:>12}{d:>12}{e:>12}{f:>12}{g:>8}" for k, a, b, c, d, e, f, g in _bin_rows(metrics)), "",
              f"{'':24}{'samples':>10}{'real':>10}{'distance':>10}{'real to real':>14}  within", *(f"{k:24}{a:>10}{b:>10}{c:>10}{e:>14}  {f}" for k, a, b, c, e, f in _quality_rows(metrics)), ""]
     lines += [f"{what}: {a} of samples, {b} of real slices, {c} of real slices asked for another" for what, a, b, c in _judge_rows(metrics)]
+    lines += [f"brightness of slices, standard deviation: {_bright(metrics)}"]
     return "\n".join([*lines, f"distance to training slices: {q['ratio']:.2f} times that of held-out slices", "", f"Verdict: {metrics['verdict']}",
                       f"{Path(out) / 'report.html'}, samples.png, real.png, samples.nii.gz, metrics.json; {metrics['seconds']:.0f} s"])
