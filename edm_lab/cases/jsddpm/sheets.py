@@ -104,7 +104,7 @@ def _number(v): return "none" if v is None or not math.isfinite(v) else f"{v:.3g
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #b1182c92
 def _table(head, rows) -> str: # head: names; rows: cells, the first a name
-    cells = "".join("<tr>" + "".join(f'<td class="n" title="{html.escape(head[i])}">{html.escape(str(c))}</td>' if i else f"<td>{html.escape(str(c))}</td>" for i, c in enumerate(r)) + "</tr>" for r in rows)
+    cells = "".join("<tr>" + "".join(f'<td class="n" title="{html.escape(head[i])}">{html.escape(str(c))}</td>' if i else f'<td style="white-space:nowrap">{html.escape(str(c))}</td>' for i, c in enumerate(r)) + "</tr>" for r in rows)
     return f'<div class="wide"><table><thead><tr>{"".join(f"<th{_CLASS * (i > 0)}>{html.escape(h)}</th>" for i, h in enumerate(head))}</tr></thead><tbody>{cells}</tbody></table></div>'
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #5cde115d
