@@ -19,7 +19,7 @@ from edm_lab.data.nifti import find_volumes
 
 RESULTS = Path(__file__).parent / "results"
 SHOWN = list(range(18, 50, 5)) # of 64, by height
-LEFT_OUT = ("eps_table", "volumes")
+LEFT_OUT = ("eps_table", "volumes", "seconds") # a run that was resumed took longer than it says
 
 
 def kept(folder, name):
@@ -30,7 +30,8 @@ def kept(folder, name):
     samples = torch.from_numpy(np.asarray(v.image)).permute(2, 1, 0).flip(1)
     asked = run.common(run.opened(None, run.Size(), told["seed"]))[1]
     real = asked[run._even(asked, run.Size().samples)].x[:, 0]
-    m["brightness"] = {k: float(brightness(x[:, None]).std()) for k, x in dict(samples=samples, real=real).items()}
+    m["brightness_of"] = {k: sorted(round(v, 3) for v in brightness(x[:, None]).tolist()) for k, x in dict(samples=samples, real=real).items()}
+    m["brightness"] = {k: float(torch.tensor(v).std()) for k, v in m["brightness_of"].items()}
     write_whole(RESULTS / f"{name}_{told['seed']}.json", json.dumps({k: x for k, x in m.items() if k not in LEFT_OUT}, indent=1))
     np.savez_compressed(RESULTS / f"{name}_{told['seed']}.npz", **{k: ((x[SHOWN].clamp(-1, 1) + 1) * 127.5).round().byte().numpy() for k, x in dict(samples=samples, real=real).items()})
 

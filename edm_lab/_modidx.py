@@ -437,6 +437,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'edm_lab/cases/jsddpm/system.py'),
                                              'edm_lab.cases.jsddpm.system._gradient': ( 'cases/jsddpm/system.html#_gradient',
                                                                                         'edm_lab/cases/jsddpm/system.py'),
+                                             'edm_lab.cases.jsddpm.system._guided': ( 'cases/jsddpm/system.html#_guided',
+                                                                                      'edm_lab/cases/jsddpm/system.py'),
                                              'edm_lab.cases.jsddpm.system._loss': ( 'cases/jsddpm/system.html#_loss',
                                                                                     'edm_lab/cases/jsddpm/system.py'),
                                              'edm_lab.cases.jsddpm.system._move': ( 'cases/jsddpm/system.html#_move',

@@ -331,15 +331,27 @@ def sample_slices(
     w: float = 1., # guidance by the token; 1: off
     size: tuple[int, int] | None = None, # h, w; None: those of the prior
     grid: Tensor | None = None, # levels of the sampler; None: `steps` times of the table for DDIM, the usual levels for the others
+    maps: bool = False, # guided away from an answer that lacks the maps of the height, too
 ) -> Float[Tensor, "b 2 h w"]: # pairs
     "Samples of the given heights and classes."
     if sampler not in SAMPLERS: raise LabError("sampler", repr(sampler), f"one of {', '.join(SAMPLERS)}")
     if size is None and "image" not in cond: raise LabError("size", "None, and no prior to take it from", "h, w")
     like = torch.zeros(len(next(iter(cond.values()))), 2, *(size or cond["image"].shape[2:]), device=next(D.parameters()).device)
     if grid is None: grid = vp_sigmas(s.table, n=steps) if sampler == "ddim" and s.law is None else karras(steps, *_ends(s))
-    G = D if w == 1 else Guided(D, w, null=dict(label=torch.tensor([D.net.n_classes], device=like.device)))
+    G = D if w == 1 else _guided(D, w, cond, maps)
     if s.self_cond and getattr(D.net, "self_cond", False): G = _carried(G)
     return final(SAMPLERS[sampler](G, start(grid, like, gen=rng(seed, "samples")), grid, cond))
+
+# %% ../../../nbs/cases/jsddpm/02b_system.ipynb #b0c06d40
+def _guided(D, w, cond, maps):
+    "Guidance, with the answer along the modes left linear: what is known exactly is not exaggerated."
+    null = dict(label=torch.full_like(cond["label"][:1], D.net.n_classes)) | (dict(image=torch.full_like(cond["image"][:1], torch.nan)) if maps else {})
+    G = Guided(D, w, null=null)
+    if getattr(D, "modes", None) is None: return G
+    def both(x, sigma, cond):
+        A = G(x, sigma, cond)
+        return A + D.modes.push(A, x, torch.as_tensor(sigma).to(x).reshape(-1).expand(len(x)), cond["label"])
+    return both
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #5c209102
 def _ends(s):
