@@ -148,3 +148,21 @@ def test_another_size_by_name(scans, tmp_path, capsys):
     for told, says in {"stepz=4": "nearest: steps", "steps=0": "a whole number from 1 on", "channels=a": "a whole number from 1 on", "size=9": "at least 16 pixels", "skips=noise": "names of checks"}.items():
         refused(capsys, ["jsddpm", told, "--data", scans, "--quick", "--out", tmp_path / "no"], says)
     assert not (tmp_path / "no").exists()
+
+
+def test_guidance_leaves_the_brightness_alone():
+    from edm_lab.cases.jsddpm.model import channel_spread
+    from edm_lab.cases.jsddpm.modes import slice_modes
+    from edm_lab.cases.jsddpm.system import _guided, build_system, healthy
+    from edm_lab.core import rng
+    from edm_lab.data.nifti import brain_atlas
+    from edm_lab.data.phantom import phantom_slices
+    slices = phantom_slices(subjects=3, size=32, seed=0)
+    mean, std = channel_spread(slices.x)
+    D = build_system(healthy(), slices.bins, (8, 8), 4, slices.z_range, std, mean, modes=slice_modes(slices)).eval()
+    for k, v in enumerate(D.parameters()): v.data.add_(.1 * torch.randn(v.shape, generator=rng(k)))
+    some = slices[list(range(0, len(slices), max(1, len(slices) // 6)))]
+    cond, x = some.rows(brain_atlas(slices)).cond, some.x + 2 * torch.randn(some.x.shape, generator=rng(0, "x"))
+    with torch.no_grad(): plain, guided = D(x, 2., cond), _guided(D, 3., cond, True)(x, 2., cond)
+    z = [D.modes.z(v[:, 0], some.z_bin) for v in (plain, guided)]
+    assert (z[0] - z[1]).abs().max() < 1e-3 and (plain - guided).abs().max() > 1e-2
