@@ -35,12 +35,11 @@ class SliceModes(nn.Module):
         "Expected squared error of the linear answer along the modes, for data at z: (1 - g)^2 z^2 + g^2 sigma^2, summed over the modes, mean over the slices."
         g = self.gain(torch.full((len(z),), sigma, dtype=z.dtype), z_bin)
         return float(((1 - g)**2 * z**2 + g**2 * sigma**2).sum(1).mean())
-    def push(self, null: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"], sigma: Tensor, label: Int[Tensor, " b"]) -> Float[Tensor, "b c h w"]: # 0 without a height, and in further channels
-        "What leads from an answer `null` to the linear one along the modes of the first channel; `label`: bin + bins * class, 2 bins for none."
-        bins, out = len(self.mean), torch.zeros_like(null)
-        z_bin = label % bins
-        step = self.gain(sigma.to(x).expand(len(x)), z_bin) * self.z(x[:, 0], z_bin) - self.z(null[:, 0], z_bin)
-        step = step * (label < 2 * bins)[:, None]
+    def push(self, x0_hat: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"], sigma: Tensor, label: Int[Tensor, " b"]) -> Float[Tensor, "b c h w"]: # 0 without a height, and in further channels
+        "What leads from an answer to the linear one along the modes of the first channel; `label`: bin + bins * class, 2 bins for none."
+        bins, out = len(self.mean), torch.zeros_like(x0_hat)
+        z_bin, known = label % bins, (label < 2 * bins)[:, None]
+        step = known * (self.gain(sigma.to(x).expand(len(x)), z_bin) * self.z(x[:, 0], z_bin) - self.z(x0_hat[:, 0], z_bin))
         out[:, 0] = torch.einsum("bk,bkp->bp", step, self.maps[z_bin].to(x)).view_as(x[:, 0])
         return out
 
