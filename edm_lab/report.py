@@ -31,7 +31,7 @@ a{color:#0b5cad}.verdict{font-size:1.08rem;border-left:4px solid var(--line);pad
 .conf{color:var(--soft);font-weight:400;font-size:.9rem;white-space:nowrap}code{font-family:ui-monospace,Menlo,Consolas,monospace;font-size:.92em}
 .figs{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:1rem}figure{margin:0;max-width:32rem}figure img{width:100%;height:auto;display:block}
 figcaption{color:var(--soft);font-size:.92rem;margin-top:.2rem}.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.92rem;width:100%}
-td,th{text-align:left;padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--line)}td,th{overflow-wrap:break-word}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}td.n{white-space:nowrap}th{vertical-align:bottom}
+td,th{text-align:left;padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--line);overflow-wrap:break-word}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}td.n{white-space:nowrap}th{vertical-align:bottom}
 dt{font-weight:600;margin-top:.6rem}dd{margin:.1rem 0 .3rem}footer{color:var(--soft);font-size:.9rem;padding:0 0 2rem}.claim{font-weight:600}
 @media(max-width:40rem){thead{display:none}tr{display:block;padding:.4rem 0;border-bottom:1px solid var(--line)}td,td.n{display:block;border:0;padding:0;text-align:left;white-space:normal}td:first-child{font-weight:600}td.n::before{content:attr(title) " "}td.n:empty{display:none}}
 """ + "".join(f".{s}{{background:var(--{s})}}" for s in SEVERITIES) + ".verdict.bad{border-color:var(--critical)}.verdict.good{border-color:var(--benign)}"

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 # %% ../../../nbs/cases/jsddpm/02d_modes.ipynb #1f06adff
+from .model import split_token
 from ...core import LabError
 from ...data.nifti import Slices, brain_atlas, by_height
 
@@ -37,9 +38,8 @@ class SliceModes(nn.Module):
         return float(((1 - g)**2 * z**2 + g**2 * sigma**2).sum(1).mean())
     def push(self, x0_hat: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"], sigma: Tensor, label: Int[Tensor, " b"]) -> Float[Tensor, "b c h w"]: # 0 without a height, and in further channels
         "What leads from an answer to the linear one along the modes of the first channel; `label`: bin + bins * class, 2 bins for none."
-        bins, out = len(self.mean), torch.zeros_like(x0_hat)
-        z_bin, known = label % bins, (label < 2 * bins)[:, None]
-        step = known * (self.gain(sigma.to(x).expand(len(x)), z_bin) * self.z(x[:, 0], z_bin) - self.z(x0_hat[:, 0], z_bin))
+        (z_bin, _, null), out = split_token(label, len(self.mean)), torch.zeros_like(x0_hat)
+        step = ~null[:, None] * (self.gain(sigma.to(x).expand(len(x)), z_bin) * self.z(x[:, 0], z_bin) - self.z(x0_hat[:, 0], z_bin))
         out[:, 0] = torch.einsum("bk,bkp->bp", step, self.maps[z_bin].to(x)).view_as(x[:, 0])
         return out
 
