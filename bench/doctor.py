@@ -5,10 +5,10 @@
     python bench/doctor.py --healthy                         # the healthy runs alone
     python bench/doctor.py --unseen bench/unseen_faults.py   # a file that registers further faults; they are scored apart
 
-A file of unseen faults holds functions `Pipeline -> Pipeline` under `@fault(cause, kinds, trains)` of `edm_lab.faults`, with a line of docstring each:
+A file of unseen faults holds functions `Pipeline -> Pipeline` under `@fault(cause, kinds, trains)` of `edm_lab.faults.pipeline`, with a line of docstring each:
 
     from dataclasses import replace
-    from edm_lab.faults import fault
+    from edm_lab.faults.pipeline import fault
 
     @fault("schedule_mismatch", ("mixture", "digits"), trains=False)      # trains=False: acts only after training, shares the healthy weights
     def half_the_grid(p):
@@ -34,10 +34,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")                             # befo
 import torch
 from tqdm import tqdm
 
-from edm_lab import plant  # noqa: F401 (importing it registers the faults)
+from edm_lab.faults.pipeline import registry as plant  # noqa: F401 (importing it registers the faults)
 from edm_lab.core import write_whole
-from edm_lab.examine import examine
-from edm_lab.faults import FAULTS, KINDS, fit_run, healthy, healthy_runs, subject_of
+from edm_lab.model_checks.examine import examine
+from edm_lab.faults.pipeline import FAULTS, KINDS, fit_run, healthy, healthy_runs, subject_of
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "doctor.json"

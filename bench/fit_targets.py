@@ -3,7 +3,7 @@
     python bench/fit_targets.py [CALLS ...]        # all budgets by default; what is in the results file already is skipped
 
 Each fit sees 256 trajectories of seed 77; when to stop is decided on 512 others; the tests start from seed 1. One process, one thread, about a quarter of an hour.
-The file holds every fitted solver, ready for `edm_lab.fit.Fitted.from_dict`.
+The file holds every fitted solver, ready for `edm_lab.samplers.fitted.Fitted.from_dict`.
 """
 import json, math, os, platform, subprocess, sys, time
 from importlib.metadata import version
@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from edm_lab.core import write_whole
-from edm_lab.fit import fit_schedule
-from edm_lab.problems import PROBLEMS, problem, reference, rel_rms, sliced_w2, start_noise
-from edm_lab.sampler import final
-from edm_lab.solvers import default_table, multistep
+from edm_lab.samplers.fitted import fit_schedule
+from edm_lab.oracles.test_problems import PROBLEMS, problem, reference, rel_rms, sliced_w2, start_noise
+from edm_lab.samplers.single_step import final
+from edm_lab.samplers.multistep import default_table, multistep
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "bench" / "results" / "fit_targets.json"

@@ -31,8 +31,8 @@ from edm_lab.cases.jsddpm.model import channel_spread
 from edm_lab.cases.jsddpm.quality import train_judge
 from edm_lab.cases.jsddpm.system import build_system, eps_table, healthy, noised, sample_slices
 from edm_lab.core import rng, seed_of, sigma_like, write_whole
-from edm_lab.ema import EMA
-from edm_lab.schedule import ab_sigmas
+from edm_lab.training.ema import EMA
+from edm_lab.samplers.schedules import ab_sigmas
 
 HERE = Path(__file__).parent
 KEPT = Path(tempfile.gettempdir()) / "jsddpm_cure"                                  # averages, for rows that need them again

@@ -23,7 +23,7 @@ from edm_lab.cases.jsddpm.failure import Budget, card_of, examined, suspects, ti
 from edm_lab.core import write_whole
 from edm_lab.data.nifti import brain_prior
 from edm_lab.data.phantom import phantom_slices
-from edm_lab.doctor import diagnose
+from edm_lab.log_checks.diagnose import diagnose
 
 HERE = Path(__file__).parent
 

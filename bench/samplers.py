@@ -22,10 +22,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent))
 import peers  # noqa: E402
-from edm_lab import loss, precond, sampler, sde, solvers  # noqa: E402
+from edm_lab.diffusion import loss, precond  # noqa: E402
+from edm_lab.samplers import single_step as sampler, stochastic as sde, multistep as solvers  # noqa: E402
 from edm_lab.core import rng, write_whole  # noqa: E402
-from edm_lab.law import LogNormal  # noqa: E402
-from edm_lab.problems import problem, reference, rel_rms, sliced_w2, spiral, start_noise  # noqa: E402
+from edm_lab.diffusion.sigma_dist import LogNormal  # noqa: E402
+from edm_lab.oracles.test_problems import problem, reference, rel_rms, sliced_w2, spiral, start_noise  # noqa: E402
 
 HERE = Path(__file__).parent
 BUDGETS = (4, 6, 8, 10, 12, 16, 20, 35, 64)
@@ -93,7 +94,7 @@ def ours():
 
 def fitted(name, D, nfe, results):
     "The solver fitted to this denoiser on 256 trajectories of another seed: A, B and C from bench/fit_targets.py, D and E fitted here and kept beside the results."
-    from edm_lab.fit import Fitted, fit_schedule
+    from edm_lab.samplers.fitted import Fitted, fit_schedule
     if name in "ABC": return Fitted.from_dict(json.loads((HERE / "results" / "fit_targets.json").read_text())["runs"][name][str(nfe)]["fitted"])
     f = results / "fits" / f"{name}_{nfe}.json"
     if not f.exists():

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from edm_lab.cases.st.cure import cures, scored, train_cure
 from edm_lab.cases.st.data import baselines, prepare, score_held
 from edm_lab.cases.st.failure import Budget
-from edm_lab.cases.st.placed import train_placer
+from edm_lab.cases.st.reference import train_placer
 from edm_lab.core import write_whole
 from edm_lab.data.anndata import read_bdtnp
 from edm_lab.data.tissue import simulate

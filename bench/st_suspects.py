@@ -28,9 +28,9 @@ from edm_lab.core import write_whole
 from edm_lab.data.anndata import read_tissue
 from edm_lab.data.rows import Rows
 from edm_lab.data.tissue import simulate
-from edm_lab.doctor import diagnose
-from edm_lab.noise import Centred
-from edm_lab.precond import NullDenoiser
+from edm_lab.log_checks.diagnose import diagnose
+from edm_lab.diffusion.noise import Centred
+from edm_lab.diffusion.precond import NullDenoiser
 
 HERE = Path(__file__).parent
 
@@ -40,7 +40,7 @@ def git(*a): return subprocess.run(["git", "-C", str(HERE), *a], capture_output=
 
 def live(S, rows, held, s):
     "Cause and verdict of the live doctor."
-    from edm_lab.examine import examine
+    from edm_lab.model_checks.examine import examine
     rows, held = (Rows(r.x0, r.cond | dict(mask=r.mask), r.mask) for r in (rows[:len(held)], held))
     r = examine(S, held, train=rows, noise=Centred(), law=s.law, group="o2" if s.frame == "gram" else None, n=len(held))
     return dict(live_verdict=r.cause, live_says=r.verdict, live_seconds=r.about["seconds"])

@@ -22,15 +22,15 @@ import torch  # noqa: E402
 
 from edm_lab.core import rng, write_whole  # noqa: E402
 from edm_lab.data.rows import Rows, batch  # noqa: E402
-from edm_lab.ema import EMA  # noqa: E402
-from edm_lab.engine import Engine  # noqa: E402
-from edm_lab.law import LogNormal  # noqa: E402
-from edm_lab.loss import denoising_loss  # noqa: E402
+from edm_lab.training.ema import EMA  # noqa: E402
+from edm_lab.training.distributed import Engine  # noqa: E402
+from edm_lab.diffusion.sigma_dist import LogNormal  # noqa: E402
+from edm_lab.diffusion.loss import denoising_loss  # noqa: E402
 from edm_lab.nets.mlp import MLP  # noqa: E402
-from edm_lab.precond import Precond  # noqa: E402
-from edm_lab.problems import problem  # noqa: E402
-from edm_lab.step import Optim  # noqa: E402
-from edm_lab.train import train  # noqa: E402
+from edm_lab.diffusion.precond import Precond  # noqa: E402
+from edm_lab.oracles.test_problems import problem  # noqa: E402
+from edm_lab.training.step import Optim  # noqa: E402
+from edm_lab.training.loop import train  # noqa: E402
 
 HERE = Path(__file__).parent
 LAW = LogNormal()

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 
 from edm_lab.core import randn_like
-from edm_lab.faults import CLASSES, fault
-from edm_lab.noise import Isotropic
+from edm_lab.faults.pipeline import CLASSES, fault
+from edm_lab.diffusion.noise import Isotropic
 
 
 class _FromOne:

@@ -3,17 +3,17 @@ __version__ = "0.1.0"
 
 _HOME = {  # name -> module; loaded at first use, so that importing the package costs nothing
     "Denoiser": "core", "LabError": "core", "check_denoiser": "core",
-    "Isotropic": "noise", "Centred": "noise", "Tree": "noise", "LogNormal": "law", "LogUniform": "law",
-    "GaussianOracle": "oracle", "MixtureOracle": "oracle", "DataOracle": "oracle", "GaugeOracle": "gauge",
-    "Precond": "precond", "NullDenoiser": "precond", "WienerDenoiser": "precond", "denoising_loss": "loss",
-    "karras": "schedule", "vp_sigmas": "schedule", "euler": "sampler", "heun": "sampler", "churn": "sampler", "ddim": "sampler", "final": "sampler", "start": "sampler",
-    "multistep": "solvers", "eab": "solvers", "unipc": "solvers", "dpmpp": "solvers", "default_table": "solvers", "sample": "solvers", "fit_schedule": "fit", "Fitted": "fit",
-    "sde_dpmpp": "sde", "restart": "sde", "Guided": "guidance", "AutoGuided": "guidance", "log_likelihood": "likelihood",
-    "VPDenoiser": "bridge", "from_diffusers": "bridge",
+    "Isotropic": "diffusion.noise", "Centred": "diffusion.noise", "Tree": "diffusion.noise", "LogNormal": "diffusion.sigma_dist", "LogUniform": "diffusion.sigma_dist",
+    "GaussianOracle": "oracles.exact", "MixtureOracle": "oracles.exact", "DataOracle": "oracles.exact", "GaugeOracle": "oracles.unknown_frame",
+    "Precond": "diffusion.precond", "NullDenoiser": "diffusion.precond", "WienerDenoiser": "diffusion.precond", "denoising_loss": "diffusion.loss",
+    "karras": "samplers.schedules", "vp_sigmas": "samplers.schedules", "euler": "samplers.single_step", "heun": "samplers.single_step", "churn": "samplers.single_step", "ddim": "samplers.single_step", "final": "samplers.single_step", "start": "samplers.single_step",
+    "multistep": "samplers.multistep", "eab": "samplers.multistep", "unipc": "samplers.multistep", "dpmpp": "samplers.multistep", "default_table": "samplers.multistep", "sample": "samplers.multistep", "fit_schedule": "samplers.fitted", "Fitted": "samplers.fitted",
+    "sde_dpmpp": "samplers.stochastic", "restart": "samplers.stochastic", "Guided": "denoisers.guidance", "AutoGuided": "denoisers.guidance", "log_likelihood": "samplers.likelihood",
+    "VPDenoiser": "denoisers.prediction_type", "from_diffusers": "denoisers.prediction_type",
     "Rows": "data.rows", "load_rows": "data.rows", "toy": "data.synthetic",
-    "MLP": "nets.mlp", "UNet": "nets.unet", "DiT": "nets.dit", "SetNet": "nets.sets", "TrackNet": "nets.tracks", "add_lora": "nets.lora_mhc",
-    "EMA": "ema", "PowerEMA": "ema", "Optim": "step", "Task": "step", "Engine": "engine", "Subject": "subject", "live": "subject",
-    "Card": "card", "load_card": "card", "open_run": "logs", "check": "finding", "Finding": "finding", "diagnose": "doctor", "report_html": "report",
+    "MLP": "nets.mlp", "UNet": "nets.unet", "DiT": "nets.dit", "SetNet": "nets.sets", "TrackNet": "nets.hierarchy", "add_lora": "nets.lora",
+    "EMA": "training.ema", "PowerEMA": "training.ema", "Optim": "training.step", "Task": "training.step", "Engine": "training.distributed", "Subject": "model_checks.context", "live": "model_checks.context",
+    "Card": "diagnosis.card", "load_card": "diagnosis.card", "open_run": "diagnosis.log_readers", "check": "diagnosis.findings", "Finding": "diagnosis.findings", "diagnose": "log_checks.diagnose", "report_html": "runs.report",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -83,9 +83,9 @@ def _check_plot(a) -> None:
 # %% ../nbs/60_cli.ipynb #a8a59d1f
 def _diagnose_command(a) -> int: # exit code
     "`edm_lab diagnose`: all input is read and all checks are run before anything is written."
-    from edm_lab.card import packaged_cards
-    from edm_lab.doctor import diagnose, to_text
-    from edm_lab.logs import open_run
+    from edm_lab.diagnosis.card import packaged_cards
+    from edm_lab.log_checks.diagnose import diagnose, to_text
+    from edm_lab.diagnosis.log_readers import open_run
     _check_plot(a)
     if a.checks: _run_file(a.checks)
     names = [n for c in a.cards for n in (packaged_cards() if c == "all" else [c])]
@@ -105,7 +105,7 @@ def _outputs(a, found) -> list[tuple[str, str]]: # what was written, and where
     "Write the report and the sheet that were asked for."
     if not (a.html or a.plot): return []
     from edm_lab.plot import png
-    from edm_lab.report import report_html, sheet
+    from edm_lab.runs.report import report_html, sheet
     made = [("report", a.html, report_html(found))] if a.html else []
     if a.plot: made.append(("plot", a.plot, png(sheet([p for d in found for p in d.panels]), kind=os.path.splitext(a.plot)[1][1:].lower())))
     return [(what, str(write_whole(f, data))) for what, f, data in made]
@@ -121,7 +121,7 @@ def _run_file(path: str) -> None:
     "Run a Python file of the user's, which registers checks; what goes wrong in it is one line."
     import runpy
     if not os.path.isfile(path): raise LabError("--checks", f"{path}, which is no file", "a Python file")
-    import edm_lab.doctor # noqa: F401 (the packaged checks come first)
+    import edm_lab.log_checks.diagnose # noqa: F401 (the packaged checks come first)
     try: runpy.run_path(path)
     except LabError: raise
     except (Exception, SystemExit) as e: raise LabError(f"--checks {path}", f"{type(e).__name__}: {e}", "a file that runs") from None
@@ -129,10 +129,10 @@ def _run_file(path: str) -> None:
 # %% ../nbs/60_cli.ipynb #a21f766b
 def _train_command(a) -> int: # exit code
     "`edm_lab train`: a folder with card, checkpoints and log, and what the log says in one sentence."
-    from edm_lab.doctor import diagnose
-    from edm_lab.logs import open_run
-    from edm_lab.recipe import load_recipe
-    from edm_lab.run import train_run
+    from edm_lab.log_checks.diagnose import diagnose
+    from edm_lab.diagnosis.log_readers import open_run
+    from edm_lab.runs.recipe import load_recipe
+    from edm_lab.runs.train_run import train_run
     folder = os.path.isdir(a.card)
     name = os.path.splitext(os.path.basename(os.path.normpath(a.card)))[0]
     out = a.out or (a.card if folder else os.path.join("runs", name))
@@ -149,7 +149,7 @@ def _train_command(a) -> int: # exit code
 def _sample_command(a) -> int: # exit code
     "`edm_lab sample`: a file of samples."
     if os.path.splitext(a.out)[1].lower() not in (".npz", ".safetensors"): raise LabError("--out", a.out, "a name ending in .npz or .safetensors")
-    from edm_lab.run import open_trained, sample_run, save_samples
+    from edm_lab.runs.train_run import open_trained, sample_run, save_samples
     t = open_trained(a.run)
     for note in t.notes: print(f"passed over: {note}", file=sys.stderr)
     samples = sample_run(t, a.n, a.steps, a.sampler, a.seed, a.w, a.label)
@@ -161,8 +161,8 @@ def _examine_command(a) -> int: # exit code
     "`edm_lab examine`: what the live denoiser of a run shows."
     _check_plot(a)
     if a.n is not None and a.n < 8: raise LabError("-n", a.n, "at least 8 rows")
-    from edm_lab.doctor import to_text
-    from edm_lab.run import examine_run
+    from edm_lab.log_checks.diagnose import to_text
+    from edm_lab.runs.train_run import examine_run
     report = examine_run(a.run, a.data, n=a.n)
     files = _outputs(a, [report])
     print(_json_of([report]) if a.json else to_text(report, bold=(lambda s: f"\033[1m{s}\033[0m") if sys.stdout.isatty() else (lambda s: s)))
@@ -173,7 +173,7 @@ def _examine_command(a) -> int: # exit code
 def _case_of(name: str): # its module `run`
     "The part of a case that runs it."
     from importlib import import_module, resources
-    from edm_lab.card import nearest
+    from edm_lab.diagnosis.card import nearest
     known = sorted(f.name for f in (resources.files("edm_lab") / "cases").iterdir() if f.is_dir() and (f / "run.py").is_file())
     if name not in known: raise LabError(f"case {name!r}", expected=f"one of {', '.join(known)}{nearest(name, known)}")
     return import_module(f"edm_lab.cases.{name}.run")
@@ -197,7 +197,7 @@ def _case_command(a) -> int: # exit code
 def _card_command(a) -> int: # exit code
     "`edm_lab card`: the template, or a packaged card as it stands."
     from importlib import resources
-    from edm_lab.card import nearest, packaged_cards, template
+    from edm_lab.diagnosis.card import nearest, packaged_cards, template
     folders = {f.name.removesuffix(".toml"): f for k in ("cards", "recipes") for f in (resources.files("edm_lab") / k).iterdir() if f.name.endswith(".toml")}
     if a.name and a.name not in folders: raise LabError(f"card {a.name!r}", expected=f"one of {', '.join([*packaged_cards(), *sorted(folders.keys() - set(packaged_cards()))])}{nearest(a.name, folders)}")
     print(folders[a.name].read_text(encoding="utf-8") if a.name else template(), end="")
@@ -206,8 +206,8 @@ def _card_command(a) -> int: # exit code
 # %% ../nbs/60_cli.ipynb #130044f9
 def _checks_command(a) -> int: # exit code
     "`edm_lab checks`: what is checked, and what each check needs."
-    import edm_lab.doctor # noqa: F401 (importing it registers the checks)
-    from edm_lab.finding import CHECKS
+    import edm_lab.log_checks.diagnose # noqa: F401 (importing it registers the checks)
+    from edm_lab.diagnosis.findings import CHECKS
     for c in CHECKS.values(): print(f"{c.name:20} {c.doc}\n{'':20} needs {', '.join(c.needs)}")
     return 0
 

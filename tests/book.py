@@ -56,7 +56,7 @@ class Notebook:
     def name(self): return self.path.relative_to(NBS).as_posix()
     @property
     def floor(self):
-        "(10, 'a') for 10a_law.ipynb; None for a page without a number."
+        "(10, 'a') for 10a_diffusion.sigma_dist.ipynb; None for a page without a number."
         m = re.match(r'(\d+)([a-z]*)_', self.path.name)
         return (int(m[1]), m[2]) if m and self.path.parent == NBS else None
     @property

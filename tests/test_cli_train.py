@@ -24,7 +24,7 @@ def run(*argv, before="pass", **k): return subprocess.run(command(*argv, before=
 
 
 def weights(folder):
-    from edm_lab.ckpt import load_ckpt
+    from edm_lab.training.checkpoint import load_ckpt
     return load_ckpt(folder).tensors["D"]
 
 
@@ -48,7 +48,7 @@ def test_stopped_and_killed_and_resumed_is_the_same_run(tmp_path):
         out, err = p.communicate(timeout=120)
         assert p.returncode == code, (out, err)
         if sig == signal.SIGINT: assert re.search(r"stopped after step \d+, saved", out) and not err
-    from edm_lab.ckpt import steps_in
+    from edm_lab.training.checkpoint import steps_in
     at = steps_in(got)[-1]
     if at >= 200: pytest.skip("this machine was too fast for the test")
     done = run(*told, "--out", got, "--resume")
@@ -73,7 +73,7 @@ def test_a_file_of_rows_from_training_to_samples(tmp_path):
     (tmp_path / "card.toml").write_text('[data]\nsource = "rows.npz"\n[net]\nkind = "unet"\nchannels = [8, 16]\nattention = [0, 1]\n[model]\nsigma_data = "measured"\n')
     r = run("train", tmp_path / "card.toml", "train.steps=12", "--out", tmp_path / "r", "train.batch=16", "train.log_every=6", "train.device=cpu", cwd="/")
     assert r.returncode == 0, r.stderr
-    from edm_lab.card import load_card
+    from edm_lab.diagnosis.card import load_card
     assert abs(load_card(tmp_path / "r" / "card.toml")["model.sigma_data"] - 1) < .05
     for name in ("s.npz", "s.safetensors"):
         r = run("sample", tmp_path / "r", "--n", 5, "--steps", 3, "--out", tmp_path / name)

@@ -4,19 +4,19 @@ import json, os, socket, subprocess, sys
 import pytest
 import torch
 from book import ROOT
-from edm_lab.ckpt import load_ckpt
+from edm_lab.training.checkpoint import load_ckpt
 
 RUN = """
 import json, os, sys, time, torch
 from edm_lab.core import write_whole
 from edm_lab.data.synthetic import toy
-from edm_lab.ema import EMA
-from edm_lab.engine import Engine
-from edm_lab.law import LogNormal
+from edm_lab.training.ema import EMA
+from edm_lab.training.distributed import Engine
+from edm_lab.diffusion.sigma_dist import LogNormal
 from edm_lab.nets.mlp import MLP
-from edm_lab.precond import Precond
-from edm_lab.step import Optim, Task
-from edm_lab.train import train
+from edm_lab.diffusion.precond import Precond
+from edm_lab.training.step import Optim, Task
+from edm_lab.training.loop import train
 
 torch.set_num_threads(1)
 out, told = sys.argv[1], json.loads(sys.argv[2])

@@ -4,19 +4,19 @@ import json, random
 import numpy as np
 import pytest
 import torch
-from edm_lab.bridge import VPDenoiser
+from edm_lab.denoisers.prediction_type import VPDenoiser
 from edm_lab.core import LabError, rng
 from edm_lab.data.rows import Rows
 from edm_lab.data.synthetic import toy
-from edm_lab.examine import examine
-from edm_lab.guidance import Guided
-from edm_lab.interop import from_kdiffusion
-from edm_lab.law import shifted
+from edm_lab.model_checks.examine import examine
+from edm_lab.denoisers.guidance import Guided
+from edm_lab.denoisers.interop import from_kdiffusion
+from edm_lab.diffusion.sigma_dist import shifted
 from edm_lab.nets.mlp import MLP
-from edm_lab.oracle import DataOracle, GaussianOracle
-from edm_lab.precond import NullDenoiser, Precond
-from edm_lab.schedule import alpha_bar
-from edm_lab.subject import LIVE, modules_of, run_live, untouched
+from edm_lab.oracles.exact import DataOracle, GaussianOracle
+from edm_lab.diffusion.precond import NullDenoiser, Precond
+from edm_lab.samplers.schedules import alpha_bar
+from edm_lab.model_checks.context import LIVE, modules_of, run_live, untouched
 
 QUICK = dict(n=128, levels=6)
 G = GaussianOracle(torch.zeros(3), torch.tensor([.3, 1., 2.]))

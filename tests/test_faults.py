@@ -5,11 +5,11 @@ import pytest
 import torch
 from book import ROOT
 
-from edm_lab import plant # noqa: F401 (importing it registers the faults)
+from edm_lab.faults.pipeline import registry as plant # noqa: F401 (importing it registers the faults)
 from edm_lab.core import LabError
-from edm_lab.examine import examine
-from edm_lab.faults import FAULTS, KINDS, Pipeline, fault, feed_of, fit_run, healthy, healthy_runs, subject_of
-from edm_lab.finding import CAUSES
+from edm_lab.model_checks.examine import examine
+from edm_lab.faults.pipeline import FAULTS, KINDS, Pipeline, fault, feed_of, fit_run, healthy, healthy_runs, subject_of
+from edm_lab.diagnosis.findings import CAUSES
 
 GRAVE = ('critical', 'high', 'medium')
 

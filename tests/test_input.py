@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edm_lab.card import SCALARS, SCHEMA, TABLES, Card, known_keys, load_card, parse_card
+from edm_lab.diagnosis.card import SCALARS, SCHEMA, TABLES, Card, known_keys, load_card, parse_card
 from edm_lab.core import LabError
-from edm_lab.doctor import diagnose, to_text
-from edm_lab.logs import open_run, read_csv, read_jsonl, rows_to_card
-from edm_lab.report import report_html
+from edm_lab.log_checks.diagnose import diagnose, to_text
+from edm_lab.diagnosis.log_readers import open_run, read_csv, read_jsonl, rows_to_card
+from edm_lab.runs.report import report_html
 
 fair = settings(deadline=None, derandomize=True, max_examples=150, suppress_health_check=list(HealthCheck))
 junk = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates(), lambda c: st.lists(c, max_size=3) | st.dictionaries(st.text(max_size=8), c, max_size=3), max_leaves=8)

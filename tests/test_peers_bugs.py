@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from edm_lab.bridge import from_x0
+from edm_lab.denoisers.prediction_type import from_x0
 from edm_lab.core import LabError, rng
-from edm_lab.interop import set_sigmas
-from edm_lab.oracle import GaussianOracle
-from edm_lab.problems import problem, reference, rel_rms, start_noise
-from edm_lab.sampler import af3, churn, ddim, euler, final, heun, start
-from edm_lab.schedule import karras
-from edm_lab.sde import ancestral, ancestral_2s, restart, sde_dpmpp
-from edm_lab.solvers import dpmpp, default_table, eab, lms, multistep, unipc
+from edm_lab.denoisers.interop import set_sigmas
+from edm_lab.oracles.exact import GaussianOracle
+from edm_lab.oracles.test_problems import problem, reference, rel_rms, start_noise
+from edm_lab.samplers.single_step import af3, churn, ddim, euler, final, heun, start
+from edm_lab.samplers.schedules import karras
+from edm_lab.samplers.stochastic import ancestral, ancestral_2s, restart, sde_dpmpp
+from edm_lab.samplers.multistep import dpmpp, default_table, eab, lms, multistep, unipc
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning") # theirs
 N = GaussianOracle(torch.zeros(1).double(), .25) # normal data of std .5

@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 from book import ROOT
-from edm_lab.ckpt import flatten, load_ckpt, steps_in
+from edm_lab.training.checkpoint import flatten, load_ckpt, steps_in
 from edm_lab.core import rng
 
 STEPS = 48
 RUN = """
 import os, sys, time, torch
 from edm_lab.data.synthetic import toy
-from edm_lab.law import LogNormal
+from edm_lab.diffusion.sigma_dist import LogNormal
 from edm_lab.nets.mlp import MLP
-from edm_lab.precond import Precond
-from edm_lab.step import Optim, Task
-from edm_lab.train import fit
+from edm_lab.diffusion.precond import Precond
+from edm_lab.training.step import Optim, Task
+from edm_lab.training.loop import fit
 
 out, slow, kill_at = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 

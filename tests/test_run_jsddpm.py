@@ -94,7 +94,7 @@ def test_what_is_scored_is_what_is_written(whole, scans):
 
 def test_stopped_killed_and_resumed_is_the_same_run(whole, scans, tmp_path, capsys):
     out = tmp_path / "cut"
-    slow = "import edm_lab.log as R, time; old = R.Log.write; R.Log.write = lambda s, r: (old(s, r), time.sleep(.05))[0]"
+    slow = "import edm_lab.training.logger as R, time; old = R.Log.write; R.Log.write = lambda s, r: (old(s, r), time.sleep(.05))[0]"
     p = subprocess.Popen(command("jsddpm", "--out", out, "--data", scans, "--quick", "--seed", 1, before=slow), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     at = time.time()
     while p.poll() is None and time.time() - at < 240 and not list((out / "train").glob("step-*.json")): time.sleep(.05)
@@ -120,7 +120,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, told, says):
 
 
 def test_what_is_missing_is_said_first(heads, tmp_path, capsys, monkeypatch):
-    import edm_lab.stages as R
+    import edm_lab.runs.case_run as R
     from edm_lab.data.nifti import write_nifti
     for name, part, masks, says in (("one", heads[:1], True, "two at least"), ("bare", heads[:2], False, "no lesion in the training heads"), ("empty", [], True, "no scan among them")):
         (tmp_path / name).mkdir()

@@ -49,7 +49,7 @@ def whole(slide, tmp_path_factory):
 
 def test_files_and_keys(whole, slide):
     import anndata
-    from edm_lab.metrics import arrangement_scores
+    from edm_lab.metrics.arrangement import arrangement_scores
     out, said = whole
     m = json.loads((out / "metrics.json").read_text())
     assert {"heldout", "one_sample", "baselines", "ceiling", "verdict", "findings", "data", "seconds"} <= m.keys()
@@ -72,7 +72,7 @@ def test_files_and_keys(whole, slide):
 
 def test_stopped_killed_and_resumed_is_the_same_run(whole, slide, tmp_path, capsys):
     out = tmp_path / "cut"
-    slow = "import edm_lab.log as R, time; old = R.Log.write; R.Log.write = lambda s, r: (old(s, r), time.sleep(.1))[0]"
+    slow = "import edm_lab.training.logger as R, time; old = R.Log.write; R.Log.write = lambda s, r: (old(s, r), time.sleep(.1))[0]"
     for i, (sig, code) in enumerate(((signal.SIGINT, 130), (signal.SIGKILL, -9))):
         p = subprocess.Popen(command("st", "--out", out, *(("--data", slide, "--quick", "--seed", 1) if i == 0 else ("--resume",)), before=slow), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         at, steps = time.time(), sorted(f.name for f in (out / "train").glob("step-*.json"))
@@ -99,7 +99,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, told, says):
 
 def test_what_is_missing_is_said_first(slide, tmp_path, capsys, monkeypatch):
     import anndata
-    import edm_lab.stages
+    import edm_lab.runs.case_run
     a = anndata.read_h5ad(slide)
     for name, b, says in (("lost", a[a.obs["section"] == "section 2"].copy(), "no places for"), ("few", a[:40].copy(), "40 cells with places"), ("flat", a.copy(), "no gene that varies")):
         if name == "flat": b.X = np.ones(b.shape, "float32")
@@ -108,7 +108,7 @@ def test_what_is_missing_is_said_first(slide, tmp_path, capsys, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "tissue.h5ad").write_text("somebody's")
     refused(capsys, ["st", "--quick", "--out", tmp_path / "mine"], "tissue.h5ad, and no run of st")
-    old = edm_lab.stages.find_spec
-    monkeypatch.setattr(edm_lab.stages, "find_spec", lambda p: None if p == "anndata" else old(p))
+    old = edm_lab.runs.case_run.find_spec
+    monkeypatch.setattr(edm_lab.runs.case_run, "find_spec", lambda p: None if p == "anndata" else old(p))
     refused(capsys, ["st", "--out", tmp_path / "r"], "edm_lab: run st: found no package anndata; expected pip install 'edm_lab[st]'\n")
     assert not (tmp_path / "r").exists() and (tmp_path / "mine" / "tissue.h5ad").read_text() == "somebody's"

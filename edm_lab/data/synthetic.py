@@ -17,9 +17,9 @@ from torch import Tensor
 # %% ../../nbs/20a_data.synthetic.ipynb #ebea46a1
 from ..core import Denoiser, LabError, centre, rng, sigma_like
 from .rows import Rows, split_index
-from ..gauge import GROUPS
-from ..oracle import Oracle
-from ..problems import SharedMixture, digits, problem
+from ..oracles.unknown_frame import GROUPS
+from ..oracles.exact import Oracle
+from ..oracles.test_problems import SharedMixture, digits, problem
 
 # %% ../../nbs/20a_data.synthetic.ipynb #f7d8ef88
 class ClassOracle(Oracle):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 # %% ../../nbs/34_nets.sets.ipynb #d6e61360
 from ..core import LabError, centre
 from .embed import Embed, FiLM, zero_init
-from .pairs import DistanceBias, angle_hist, noise_gate
+from .pair_features import DistanceBias, angle_hist, noise_gate
 
 # %% ../../nbs/34_nets.sets.ipynb #e0a9da0f
 def _zero(x, mask):

@@ -18,15 +18,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #0102571d
-from ...bridge import to_x0
-from ...card import Card
+from ...denoisers.prediction_type import to_x0
+from ...diagnosis.card import Card
 from .model import Bridged
 from .system import Noised, System, brain_only, build_system, sample_slices, train_system
 from ...core import LabError, rng
 from ...data.rows import Rows
-from ...ema import EMA
-from ...images import roughness
-from ...schedule import ab_sigmas
+from ...training.ema import EMA
+from ...model_checks.images import roughness
+from ...samplers.schedules import ab_sigmas
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #808968a8
 SEED_T = 50, 250, 500, 950 # times of the seed's diagnostics

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 # %% ../../../nbs/cases/jsddpm/02a_losses.ipynb #4001004b
 from ...core import LabError, rng
-from ...loss import min_snr
+from ...diffusion.loss import min_snr
 
 # %% ../../../nbs/cases/jsddpm/02a_losses.ipynb #63fbfcdb
 def lesion_weight(

@@ -13,14 +13,14 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor, nn
 
 # %% ../../../nbs/cases/jsddpm/02_model.ipynb #13cc6320
-from ...bridge import from_x0, sigma_to_t, to_x0
+from ...denoisers.prediction_type import from_x0, sigma_to_t, to_x0
 from ...core import LabError, sigma_like
 from ...data.nifti import z_of_bin
-from ...law import ScheduleMatched
+from ...diffusion.sigma_dist import ScheduleMatched
 from ...nets.embed import Fourier, Sinusoid
 from ...nets.unet import UNet
-from ...precond import coeffs
-from ...schedule import ab_sigmas
+from ...diffusion.precond import coeffs
+from ...samplers.schedules import ab_sigmas
 
 # %% ../../../nbs/cases/jsddpm/02_model.ipynb #57fae059
 def split_token(

@@ -21,11 +21,11 @@ from .quality import psnr
 from .system import System, brain_only, build_system, feed_of, healthy, train_system
 from ...core import LabError, rng, sigma_like
 from ...data.rows import Rows
-from ...examine import Report, examine
-from ...guidance import Guided
-from ...sampler import ddim, final
-from ...schedule import vp_sigmas
-from ...subject import LIVE
+from ...model_checks.examine import Report, examine
+from ...denoisers.guidance import Guided
+from ...samplers.single_step import ddim, final
+from ...samplers.schedules import vp_sigmas
+from ...model_checks.context import LIVE
 
 # %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #27931330
 @dataclass(frozen=True)

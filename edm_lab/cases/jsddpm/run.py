@@ -19,17 +19,17 @@ from .modes import slice_modes
 from .quality import brightness, memorisation, obeyed, psnr, quality, ssim, train_judge
 from .sheets import as_volumes, by_bin, curves, run_page, sheet_png, summary
 from .system import System, brain_only, build_system, eps_table, feed_of, healthy, sample_slices, train_system
-from ...ckpt import Kept, steps_in
+from ...training.checkpoint import Kept, steps_in
 from ...core import LabError, seed_of, write_whole
 from ...data.nifti import Slices, write_nifti
 from ...data.rows import Rows
-from ...doctor import verdict_of
-from ...ema import EMA
-from ...examine import Report, causes_first
-from ...finding import Finding
-from ...sampler import ddim, final
-from ...schedule import ab_sigmas, karras
-from ...stages import examine_told, logged, needed, resized, seconds_of, staged
+from ...log_checks.diagnose import verdict_of
+from ...training.ema import EMA
+from ...model_checks.examine import Report, causes_first
+from ...diagnosis.findings import Finding
+from ...samplers.single_step import ddim, final
+from ...samplers.schedules import ab_sigmas, karras
+from ...runs.case_run import examine_told, logged, needed, resized, seconds_of, staged
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #40177b15
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from torch.nn.functional import max_pool2d
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #020ac847
 from ...core import LabError
-from ...examine import Report
+from ...model_checks.examine import Report
 from ...plot import Curve, Panel
-from ...report import figure_html, page_html, picture_html, section_html
+from ...runs.report import figure_html, page_html, picture_html, section_html
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #3330a0a2
 def sheet_png(

@@ -19,20 +19,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #1eede35c
-from ...bridge import skip_out, trivial_mse_eps
-from ...ckpt import Kept
+from ...denoisers.prediction_type import skip_out, trivial_mse_eps
+from ...training.checkpoint import Kept
 from ...core import Denoiser, LabError, rng, seed_of, sigma_like
 from ...data.rows import Rows, batch
-from ...ema import EMA
-from ...guidance import Guided
-from ...law import SigmaLaw
-from ...muon import Muon, hidden
+from ...training.ema import EMA
+from ...denoisers.guidance import Guided
+from ...diffusion.sigma_dist import SigmaLaw
+from ...training.muon import Muon, hidden
 from ...nets.embed import drop_cond
-from ...sampler import ddim, euler, final, heun, start
-from ...schedule import ab_sigmas, alpha_bar, karras, vp_sigmas
-from ...selfcond import Carried, SelfConditioned, with_answer
-from ...step import draw_batch
-from ...subject import Feed
+from ...samplers.single_step import ddim, euler, final, heun, start
+from ...samplers.schedules import ab_sigmas, alpha_bar, karras, vp_sigmas
+from ...diffusion.self_cond import Carried, SelfConditioned, with_answer
+from ...training.step import draw_batch
+from ...model_checks.context import Feed
 from .losses import Kendall, channel_losses, focal_frequency, joint_losses, kind_weight, lesion_weight
 from .model import Bridged, SliceNet, Times
 

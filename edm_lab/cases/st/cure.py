@@ -22,9 +22,9 @@ from .system import System, healthy, open_loop, scale_table, train_system
 from ...core import Denoiser
 from ...data.anndata import Tissue
 from ...data.rows import Rows
-from ...metrics import distance_scores
-from ...precond import Precond
-from ...selfcond import Carried, SelfConditioned
+from ...metrics.arrangement import distance_scores
+from ...diffusion.precond import Precond
+from ...diffusion.self_cond import Carried, SelfConditioned
 
 # %% ../../../nbs/cases/st/05_cure.ipynb #28af88fd
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 # %% ../../../nbs/cases/st/02b_curriculum.ipynb #f8d5bda3
 from ...core import LabError
-from ...gauge import gauge_ceiling
-from ...law import CapBand, LogNormal, SigmaLaw
+from ...oracles.unknown_frame import gauge_ceiling
+from ...diffusion.sigma_dist import CapBand, LogNormal, SigmaLaw
 
 # %% ../../../nbs/cases/st/02b_curriculum.ipynb #cedff757
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from scipy.spatial.distance import cdist
 # %% ../../../nbs/cases/st/01_data.ipynb #7d70b539
 from ...core import LabError, seed_of
 from ...data.anndata import Encoder, Tissue, split_cells
-from ...data.minisets import Minisets, scaled_places, spread
-from ...metrics import align, arrangement_scores
+from ...data.patches import Minisets, scaled_places, spread
+from ...metrics.arrangement import align, arrangement_scores
 
 # %% ../../../nbs/cases/st/01_data.ipynb #0ccf1ae1
 def _frames(t, train):

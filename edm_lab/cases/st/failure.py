@@ -19,24 +19,24 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 # %% ../../../nbs/cases/st/03_failure.ipynb #70c88172
-from ...card import Card
+from ...diagnosis.card import Card
 from .losses import WEIGHTS, turned_onto
 from .curriculum import Stages
 from .model import TissueNet
 from .system import System, healthy, open_loop, scale_table, set_rows, tissue_sets, train_system
 from ...core import Denoiser, LabError, rng
 from ...data.anndata import Tissue
-from ...data.minisets import gram_factor
+from ...data.patches import gram_factor
 from ...data.rows import Rows
 from ...data.tissue import simulate
-from ...ema import EMA
-from ...gauge import GROUPS, haar
-from ...law import LogNormal
-from ...metrics import knn_recall
+from ...training.ema import EMA
+from ...oracles.unknown_frame import GROUPS, haar
+from ...diffusion.sigma_dist import LogNormal
+from ...metrics.arrangement import knn_recall
 from ...nets.sets import MAB, SetNet
-from ...noise import Centred
-from ...precond import NullDenoiser, Precond
-from ...selfcond import SelfConditioned
+from ...diffusion.noise import Centred
+from ...diffusion.precond import NullDenoiser, Precond
+from ...diffusion.self_cond import SelfConditioned
 
 # %% ../../../nbs/cases/st/03_failure.ipynb #b65e1237
 SIGMAS = (.05, .15, .40, .70, 1.20, 2.40) # levels of the seed's table, sigma_data = .16

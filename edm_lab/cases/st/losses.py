@@ -18,7 +18,7 @@ from torch import Tensor
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #cbb26d5d
 from ...core import LabError, centre, masked_mean, sigma_like
-from ...frames import align
+from ...model_checks.equivariance import align
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #84aec5d3
 WEIGHTS = dict(score=16., gram=2., gram_scale=2., out_scale=2., gram_learn=2., knn_scale=.2, knn_nca=2., edge=4., gen_align=10., gen_scale=10., subspace=.5, ctx_edge=.05) # section 11 of the seed

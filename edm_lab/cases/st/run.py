@@ -13,20 +13,20 @@ from pathlib import Path
 import numpy as np
 
 # %% ../../../nbs/cases/st/07_run.ipynb #5b3acecc
-from .answer import about_data, all_scores, place_all, run_page, size_panel, summary
+from .predictions import about_data, all_scores, place_all, run_page, size_panel, summary
 from .data import Prepared, prepare
-from .placed import Placer, train_placer
+from .reference import Placer, train_placer
 from .system import healthy
-from ...ckpt import steps_in
+from ...training.checkpoint import steps_in
 from ...core import LabError, centre, seed_of, write_whole
 from ...data.anndata import read_tissue, write_h5ad
 from ...data.rows import Rows
 from ...data.tissue import simulate
-from ...examine import Report
-from ...noise import Centred
-from ...sampler import euler, final
-from ...selfcond import Carried, SelfConditioned
-from ...stages import examine_told, logged, needed, resized, seconds_of, staged
+from ...model_checks.examine import Report
+from ...diffusion.noise import Centred
+from ...samplers.single_step import euler, final
+from ...diffusion.self_cond import Carried, SelfConditioned
+from ...runs.case_run import examine_told, logged, needed, resized, seconds_of, staged
 
 # %% ../../../nbs/cases/st/07_run.ipynb #6ebcb81b
 @dataclass(frozen=True)

@@ -17,21 +17,21 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #3c8dad1a
-from ...ckpt import Kept
+from ...training.checkpoint import Kept
 from ...core import Denoiser, LabError, centre, masked_mean, rng, sigma_like
 from ...data.anndata import Encoder, Tissue, split_cells
-from ...data.minisets import Minisets, scaled_places, spread
+from ...data.patches import Minisets, scaled_places, spread
 from ...data.rows import Rows, batch
-from ...ema import EMA
-from ...law import LogNormal
-from ...loss import edm_weight
-from ...metrics import knn_recall
-from ...noise import Centred
-from ...precond import Precond, coeffs
-from ...sampler import euler, start
-from ...schedule import karras
-from ...selfcond import Carried, SelfConditioned, with_answer
-from ...step import Batch, Task, draw_batch
+from ...training.ema import EMA
+from ...diffusion.sigma_dist import LogNormal
+from ...diffusion.loss import edm_weight
+from ...metrics.arrangement import knn_recall
+from ...diffusion.noise import Centred
+from ...diffusion.precond import Precond, coeffs
+from ...samplers.single_step import euler, start
+from ...samplers.schedules import karras
+from ...diffusion.self_cond import Carried, SelfConditioned, with_answer
+from ...training.step import Batch, Task, draw_batch
 from .curriculum import Curriculum, Stages
 from .losses import (WEIGHTS, Clamped, align_loss, default_gates, edge_loss, gram_learn, gram_loss, gram_scale,
     invariance_loss, knn_scale, nca_loss, out_scale, rms, scale_clamp, score_loss, subspace_loss, turned_onto)

@@ -19,7 +19,7 @@ from scipy.spatial.distance import cdist
 
 # %% ../../../nbs/cases/st/06_whole.ipynb #abf91048
 from ...core import LabError, seed_of
-from ...metrics import align
+from ...metrics.arrangement import align
 
 # %% ../../../nbs/cases/st/06_whole.ipynb #4421d689
 def _near(F, k, seed, trees=8, leaf=256) -> np.ndarray: # n k, nearest first
