@@ -37,7 +37,7 @@ from tqdm import tqdm
 from edm_lab.faults.pipeline import registry as plant  # noqa: F401 (importing it registers the faults)
 from edm_lab.core import write_whole
 from edm_lab.model_checks.examine import examine
-from edm_lab.faults.pipeline import FAULTS, KINDS, fit_run, healthy, healthy_runs, subject_of
+from edm_lab.faults.pipeline import FAULTS, KINDS, fit_run, healthy, control_runs, subject_of
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "doctor.json"
@@ -76,7 +76,7 @@ def work(job):
     warnings.simplefilter("ignore")
     if unseen and not set(names) <= set(FAULTS): load(unseen)
     if seed is None:
-        p = dict(healthy_runs())[names[0]]
+        p = dict(control_runs())[names[0]]
         return [dict(run=names[0], kind=p.kind, seed=p.seed, **verdict(p, fit_run(p)))]
     base = healthy(kind, seed)
     shared = None if FAULTS[names[0]].trains else fit_run(base)
@@ -95,7 +95,7 @@ def jobs(faults, kinds, seeds, with_healthy, unseen):
             fit = [n for n in faults if kind in FAULTS[n].kinds]
             out += [([n], kind, seed, unseen) for n in fit if FAULTS[n].trains]
             if late := [n for n in fit if not FAULTS[n].trains]: out.append((late, kind, seed, unseen))
-    if with_healthy: out[:0] = [([name], None, None, unseen) for name, p in healthy_runs() if p.kind in kinds]
+    if with_healthy: out[:0] = [([name], None, None, unseen) for name, p in control_runs() if p.kind in kinds]
     return out
 
 
@@ -113,7 +113,7 @@ def score(rows, unseen):
     seen = [h for n, v in hits.items() if n not in unseen for h in v]
     rate = {n: sum(v) / len(v) for n, v in hits.items()}
     return dict(top1=sum(seen) / len(seen) if seen else None, cells=len(seen), per_fault={n: r for n, r in rate.items() if n not in unseen}, unseen_faults={n: r for n, r in rate.items() if n in unseen},
-                healthy_runs=n_healthy, false_alarms=len(alarms), alarms=alarms, confusion={n: dict(c.most_common()) for n, c in confusion.items()}, planted={n: FAULTS[n].cause for n in hits},
+                control_runs=n_healthy, false_alarms=len(alarms), alarms=alarms, confusion={n: dict(c.most_common()) for n, c in confusion.items()}, planted={n: FAULTS[n].cause for n in hits},
                 by_kind={k: sum(v) / len(v) for k in KINDS if (v := [r["said"] == FAULTS[r["run"]].cause for r in rows if r["kind"] == k and r["run"] in FAULTS and r["run"] not in unseen])},
                 seconds=dict(train=round(sum(r["train_s"] for r in rows), 1), examine=round(sum(r["examine_s"] for r in rows), 1)))
 
@@ -142,7 +142,7 @@ def main():
     rows = {(r["run"], r["kind"], r["seed"]): r for r in old if a.stale or r["code"] in (key, code())}
     todo = jobs(names, a.kinds.split(","), a.seeds, a.healthy or not (a.faults or a.no_healthy), a.unseen)
     wanted, part = set(), []
-    sorts = {n: p for n, p in healthy_runs()}
+    sorts = {n: p for n, p in control_runs()}
     for ns, kind, seed, u in todo:
         cells = [(n, kind, seed) if seed is not None else (n, sorts[n].kind, sorts[n].seed) for n in ns]
         wanted |= set(cells)
@@ -159,7 +159,7 @@ def main():
     done |= dict(seeds=a.seeds, stale=a.stale, machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread a process", commit=git("rev-parse", "HEAD"), versions=dict(python=platform.python_version(), torch=metadata.version("torch")))
     write_whole(path, json.dumps(done, indent=1))
     top = "none" if done["top1"] is None else f"{done['top1']:.1%} of {done['cells']}"
-    print(f"top-1 {top}; worst {sorted(done['per_fault'].items(), key=lambda kv: kv[1])[:5]}; {done['false_alarms']} false alarms in {done['healthy_runs']} healthy runs")
+    print(f"top-1 {top}; worst {sorted(done['per_fault'].items(), key=lambda kv: kv[1])[:5]}; {done['false_alarms']} false alarms in {done['control_runs']} healthy runs")
     print(path)
 
 

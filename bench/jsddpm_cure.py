@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from edm_lab.cases.jsddpm.cure import judged, kinds, ratios, train_kind
 from edm_lab.cases.jsddpm.data import prepare, read_slices
-from edm_lab.cases.jsddpm.failure import SEED_T, Budget
+from edm_lab.cases.jsddpm.failure import ORIGINAL_T, Budget
 from edm_lab.cases.jsddpm.model import channel_spread
 from edm_lab.cases.jsddpm.quality import train_judge
 from edm_lab.cases.jsddpm.system import build_system, eps_table, healthy, noised, sample_slices
@@ -52,13 +52,13 @@ class Watch:
         self.bar.update()
         if step not in STOPS and step != self.steps: return
         now = time.process_time()
-        table = eps_table(D, self.rows, self.s, SEED_T)
+        table = eps_table(D, self.rows, self.s, ORIGINAL_T)
         self.curve.append(dict(step=step, seconds=round(now - self.began - self.spent, 2), mse_eps={c: [round(r["mse_eps"][c], 8) for r in table] for c in ("image", "mask")}))
         self.spent += time.process_time() - now
     def done(self): self.bar.close(); return dict(curve=self.curve, train_seconds=self.curve[-1]["seconds"])
 
 
-def pictures(x, at):
+def white_noise_rows(x, at):
     "Six pairs, evenly spaced in the list, as bytes."
     pick = torch.linspace(len(x) // 8, len(x) - 1 - len(x) // 8, 6).round().long()
     return dict(at=at[pick].tolist(), size=list(x.shape[2:]), bytes=base64.b64encode(((x[pick].clamp(-1, 1) + 1) * 127.5).round().byte().numpy().tobytes()).decode())
@@ -68,7 +68,7 @@ def samples(name, draw, p, J):
     "What the samples of the held-out slices' tokens are worth."
     began, at = time.process_time(), p.held.z.argsort()
     x = draw({k: v[at] for k, v in p.rows(True).cond.items()})
-    return {name: judged(x.nan_to_num(0).clamp(-4, 4), at, p, J) | dict(pictures=pictures(x, at), largest=float(x.abs().max()), seconds=round(time.process_time() - began, 1))}
+    return {name: judged(x.nan_to_num(0).clamp(-4, 4), at, p, J) | dict(white_noise_rows=white_noise_rows(x, at), largest=float(x.abs().max()), seconds=round(time.process_time() - began, 1))}
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def guidance(p, J, budget, calls, ws=(0., 1., 1.5, 2., 4.)):
     cond = {k: v[at] for k, v in p.rows(True).cond.items()}
     for w in ws:
         with cut(D, 1.): x = sample_slices(D, cond, s, steps=calls, w=w)
-        out[f"{w:g}"] = judged(x, at, p, J) | dict(pictures=pictures(x, at), spread=float(x.std(0).mean()))
+        out[f"{w:g}"] = judged(x, at, p, J) | dict(white_noise_rows=white_noise_rows(x, at), spread=float(x.std(0).mean()))
     return dict(w=out, calls=calls)
 
 

@@ -77,7 +77,7 @@ def main():
             for k, row in examined(name, every, train, held, budget, lambda r: bar.update()): rows[k] = row | judged(k, row, every[k])
         rows[name]["cpu_seconds"] = round(time.process_time() - began, 1)
         keep(path, rows, budget)
-        for k, r in rows.items(): print(f"{k:16} distance {r['distance_to_seed']:.3f} worst {r['worst']:.2f}  {' '.join(f'{v:.3f}' for v in r['mse_eps'].values())}  all t {r['image_all']:.3f} mask {r['mask_all']:.3f}  {r['verdict']}", flush=True)
+        for k, r in rows.items(): print(f"{k:16} distance {r['distance_to_original']:.3f} worst {r['worst']:.2f}  {' '.join(f'{v:.3f}' for v in r['mse_eps'].values())}  all t {r['image_all']:.3f} mask {r['mask_all']:.3f}  {r['verdict']}", flush=True)
         print(f"   {rows[name]['cpu_seconds']:.0f} s of CPU, {time.time() - wall:.0f} s", flush=True)
 
 

@@ -107,7 +107,7 @@ def fitted(name, D, nfe, results):
 def quality(name, f, P, done):
     "Errors and sliced W2 of one sampler at every budget on every problem."
     done["failed"].pop(name, None)
-    for p, (D, law, x_T, ref) in P.items():
+    for p, (D, sigma_dist, x_T, ref) in P.items():
         for nfe in BUDGETS:
             if name == "edm_lab fitted" and p in "DE" and nfe not in (6, 10, 20): continue     # a minute or two each
             counted = Counted(D)
@@ -115,7 +115,7 @@ def quality(name, f, P, done):
             except Exception as e: done["failed"].setdefault(name, {})[f"{p} {nfe}"] = f"{type(e).__name__}: {e}"[:200]; continue
             assert counted.calls <= nfe, f"{name} used {counted.calls} calls of {nfe}"
             done["rms"].setdefault(p, {}).setdefault(name, {})[str(nfe)] = rel_rms(x, ref)
-            done["sliced_w2"].setdefault(p, {}).setdefault(name, {})[str(nfe)] = sliced_w2(x, law)
+            done["sliced_w2"].setdefault(p, {}).setdefault(name, {})[str(nfe)] = sliced_w2(x, sigma_dist)
 
 
 def overhead(f, D, x, calls=50, best_of=15):
@@ -175,7 +175,7 @@ def main():
     if not a.no_fit: jobs["edm_lab fitted"] = lambda p, D, x, nfe: fitted(p, D.D, nfe, path.parent).run(D, x)
     jobs = {k: f for k, f in jobs.items() if a.only in k}
     P = problems()
-    done["sliced_w2_reference"] = {p: sliced_w2(ref, law) for p, (D, law, x_T, ref) in P.items() if p in "ABC"}
+    done["sliced_w2_reference"] = {p: sliced_w2(ref, sigma_dist) for p, (D, sigma_dist, x_T, ref) in P.items() if p in "ABC"}
     with torch.no_grad():
         for name, f in tqdm(jobs.items(), disable=None):
             if a.resume and all(len(done["rms"].get(p, {}).get(name, {})) + sum(k.startswith(p) for k in done["failed"].get(name, {})) == len(BUDGETS) for p in P): continue

@@ -48,9 +48,9 @@ def placed(tissue, seed, k, how):
     p = prepare(tissue, k=k, how=how, seed=seed)
     m = train_placer(p, seed=seed)
     w = m.place(p.held)
-    err = ((w.places - p.y[p.held])**2).mean()
-    scores = baselines(p) | dict(reference=score_held(p, m.base[p.held]), places=score_held(p, w.places), one_sample=score_held(p, m.sample(p.held, 1)))
-    return {k: {a: round(v[a], 4) for a in ("knn10_recall", "spearman", "scale", "rmsd_aligned", "contact_f1", "trustworthiness", "stress1")} for k, v in scores.items()} | dict(lookup=m.ref.lookup, factor=round(m.factor, 3), error_over_doubt=round(float(np.sqrt(err / (w.doubt**2).mean())), 3))
+    err = ((w.coordinates - p.y[p.held])**2).mean()
+    scores = baselines(p) | dict(reference=score_held(p, m.base[p.held]), coordinates=score_held(p, w.coordinates), one_sample=score_held(p, m.sample(p.held, 1)))
+    return {k: {a: round(v[a], 4) for a in ("knn10_recall", "spearman", "scale", "rmsd_aligned", "contact_f1", "trustworthiness", "stress1")} for k, v in scores.items()} | dict(lookup=m.ref.lookup, factor=round(m.factor, 3), error_over_uncertainty=round(float(np.sqrt(err / (w.uncertainty**2).mean())), 3))
 
 
 def main():

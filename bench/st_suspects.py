@@ -30,7 +30,7 @@ from edm_lab.data.rows import Rows
 from edm_lab.data.tissue import simulate
 from edm_lab.log_checks.diagnose import diagnose
 from edm_lab.diffusion.noise import Centred
-from edm_lab.diffusion.precond import NullDenoiser
+from edm_lab.diffusion.precond import ZeroOutput
 
 HERE = Path(__file__).parent
 
@@ -42,7 +42,7 @@ def live(S, rows, held, s):
     "Cause and verdict of the live doctor."
     from edm_lab.model_checks.examine import examine
     rows, held = (Rows(r.x0, r.cond | dict(mask=r.mask), r.mask) for r in (rows[:len(held)], held))
-    r = examine(S, held, train=rows, noise=Centred(), law=s.law, group="o2" if s.frame == "gram" else None, n=len(held))
+    r = examine(S, held, train=rows, noise=Centred(), sigma_dist=s.sigma_dist, symmetry="o2" if s.frame == "gram" else None, n=len(held))
     return dict(live_verdict=r.cause, live_says=r.verdict, live_seconds=r.about["seconds"])
 
 
@@ -52,14 +52,14 @@ def one(name, suspect, tissue, budget, with_live):
     if suspect is None:
         suspect = Suspect("the network says nothing, F_x = 0", healthy())
         _, rows, held, last = train_suspect(suspect, tissue, replace(budget, steps=1))
-        S = NullDenoiser(suspect.system.sigma_data)
+        S = ZeroOutput(suspect.system.sigma_data)
     else: S, rows, held, last = train_suspect(suspect, tissue, budget, lambda r: bar.update())
     bar.close()
     row = looked_at(S, held)
     log = last["parts"].row()
     row |= judged(name, row, suspect.system, budget.size) | dict(says=suspect.says, control=suspect.control, losses=log["losses"], passed=log["passed"], pinned=log["pinned"])
     row |= {k: last[k] for k in ("stage", "cap") if k in last}
-    if with_live and not isinstance(S, NullDenoiser): row |= live(S, rows, held, suspect.system)
+    if with_live and not isinstance(S, ZeroOutput): row |= live(S, rows, held, suspect.system)
     return row | dict(cpu_seconds=round(time.process_time() - began, 1))
 
 
@@ -106,7 +106,7 @@ def main():
     for name in (a.only or [k for k in all_ if not (same and k in have)]):
         row = one(name, all_[name], tissue, budget, a.live)
         keep(path, name, row, budget, data)
-        print(f"{name:14} {row['rms_to_seed']:.3f} {row['rms_refit']:.3f} {row['scale_r']} kNN {row['knn10']:.3f} (chance {row['chance']:.3f}) {row['verdict']} {row['cpu_seconds']:.0f} s", flush=True)
+        print(f"{name:14} {row['rms_to_original']:.3f} {row['rms_refit']:.3f} {row['scale_r']} kNN {row['knn10']:.3f} (chance {row['chance']:.3f}) {row['verdict']} {row['cpu_seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__": main()

@@ -33,7 +33,7 @@ from edm_lab.training.step import Optim  # noqa: E402
 from edm_lab.training.loop import train  # noqa: E402
 
 HERE = Path(__file__).parent
-LAW = LogNormal()
+SIGMA_DIST = LogNormal()
 # width, depth, steps, batch, learning rate, decay of the average
 RUNS = dict(A=(128, 3, 2000, 512, 3e-3, .995), B=(256, 3, 6000, 512, 2e-3, .998))
 
@@ -49,7 +49,7 @@ def bare(D, rows, size):
     opt = o.make(D.parameters())
     params = list(D.parameters())
     for s in count():
-        loss = denoising_loss(D, batch(rows, size, 0, s).x0, LAW, gen=rng(0, "step", s)).mean()
+        loss = denoising_loss(D, batch(rows, size, 0, s).x0, SIGMA_DIST, gen=rng(0, "step", s)).mean()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(params, o.clip)
         for g in opt.param_groups: g["lr"] = o.lr_at(s, 10**6)
@@ -63,7 +63,7 @@ def overhead(size=512, width=256, block=20, pairs=24):
     "CPU time of the trainer over that of the bare loop, in blocks of steps one after the other; the median of the pairs' ratios."
     rows = Rows(problem("B").sample(20_000, rng(0, "rows")).float())
     D, E = subject(width), subject(width)
-    ours = train(D, rows, LAW, steps=10**6, batch_size=size, ema=EMA(D), engine=Engine(device="cpu"))
+    ours = train(D, rows, SIGMA_DIST, steps=10**6, batch_size=size, ema=EMA(D), engine=Engine(device="cpu"))
     loops = [ours, bare(E, rows, size)]
     def clock(loop):
         t = time.process_time()
@@ -83,12 +83,12 @@ def excess(D, O, bins=20, n=8192, seed=1):
     edges, out = torch.linspace(.01, .99, bins + 1, dtype=torch.float64), []
     for i in range(bins):
         x0 = O.sample(n, rng(seed, "x0", i)).double()
-        s = LAW.icdf(edges[i] + (edges[i + 1] - edges[i]) * torch.rand(n, generator=rng(seed, "sigma", i), dtype=torch.float64))
+        s = SIGMA_DIST.icdf(edges[i] + (edges[i + 1] - edges[i]) * torch.rand(n, generator=rng(seed, "sigma", i), dtype=torch.float64))
         x = x0 + s[:, None] * torch.randn(x0.shape, generator=rng(seed, "eps", i), dtype=torch.float64)
         c_out2 = s**2 * .25 / (s**2 + .25)
         off = (D(x.float(), s.float()).double() - O(x, s)).square().mean(1) / c_out2           # EDM's weight, as in training
         bayes = torch.cat([O.posterior_var(a, b) for a, b in zip(x.split(1024), s.split(1024))]) / c_out2
-        out.append(dict(sigma=[float(LAW.icdf(edges[i])), float(LAW.icdf(edges[i + 1]))], excess=float(off.mean() / bayes.mean()), bayes=float(bayes.mean())))
+        out.append(dict(sigma=[float(SIGMA_DIST.icdf(edges[i])), float(SIGMA_DIST.icdf(edges[i + 1]))], excess=float(off.mean() / bayes.mean()), bayes=float(bayes.mean())))
     return out
 
 
@@ -99,7 +99,7 @@ def bayes(name):
     D = subject(width, len(O.parts[0].mean), depth)
     ema, began = EMA(D, decay), time.process_time()
     def fresh(step, rank, world): return (Rows(O.sample(size, rng(0, "x0", s)).float()) for s in count(step))
-    for r in train(D, fresh, LAW, steps=steps, batch_size=size, optim=Optim(lr=lr, schedule="cosine", warmup=200), ema=ema, engine=Engine(device="cpu")):
+    for r in train(D, fresh, SIGMA_DIST, steps=steps, batch_size=size, optim=Optim(lr=lr, schedule="cosine", warmup=200), ema=ema, engine=Engine(device="cpu")):
         if r.step % 500 == 0: print(f"{name}: step {r.step} of {steps}, loss {r.loss:.3f}", flush=True)
     rows = excess(ema.D, O)
     return dict(worst=max(r["excess"] for r in rows), bins=rows, seconds=time.process_time() - began, width=width, depth=depth, steps=steps, batch=size, lr=lr, ema=decay)
@@ -109,7 +109,7 @@ def losses_of(steps=20, size=64):
     "Losses of a short run, by as many processes as there are."
     D = subject(64)
     rows = Rows(problem("B").sample(2000, rng(0, "rows")).float())
-    return [r.loss for r in train(D, rows, LAW, steps=steps, batch_size=size, engine=Engine(device="cpu"))]
+    return [r.loss for r in train(D, rows, SIGMA_DIST, steps=steps, batch_size=size, engine=Engine(device="cpu"))]
 
 
 def ddp():

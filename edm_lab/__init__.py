@@ -4,8 +4,8 @@ __version__ = "0.1.0"
 _HOME = {  # name -> module; loaded at first use, so that importing the package costs nothing
     "Denoiser": "core", "LabError": "core", "check_denoiser": "core",
     "Isotropic": "diffusion.noise", "Centred": "diffusion.noise", "Tree": "diffusion.noise", "LogNormal": "diffusion.sigma_dist", "LogUniform": "diffusion.sigma_dist",
-    "GaussianOracle": "oracles.exact", "MixtureOracle": "oracles.exact", "DataOracle": "oracles.exact", "GaugeOracle": "oracles.unknown_frame",
-    "Precond": "diffusion.precond", "NullDenoiser": "diffusion.precond", "WienerDenoiser": "diffusion.precond", "denoising_loss": "diffusion.loss",
+    "GaussianOracle": "oracles.exact", "MixtureOracle": "oracles.exact", "DataOracle": "oracles.exact", "UnknownFrameOracle": "oracles.unknown_frame",
+    "Precond": "diffusion.precond", "ZeroOutput": "diffusion.precond", "WienerDenoiser": "diffusion.precond", "denoising_loss": "diffusion.loss",
     "karras": "samplers.schedules", "vp_sigmas": "samplers.schedules", "euler": "samplers.single_step", "heun": "samplers.single_step", "churn": "samplers.single_step", "ddim": "samplers.single_step", "final": "samplers.single_step", "start": "samplers.single_step",
     "multistep": "samplers.multistep", "eab": "samplers.multistep", "unipc": "samplers.multistep", "dpmpp": "samplers.multistep", "default_table": "samplers.multistep", "sample": "samplers.multistep", "fit_schedule": "samplers.fitted", "Fitted": "samplers.fitted",
     "sde_dpmpp": "samplers.stochastic", "restart": "samplers.stochastic", "Guided": "denoisers.guidance", "AutoGuided": "denoisers.guidance", "log_likelihood": "samplers.likelihood",

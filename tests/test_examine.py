@@ -14,7 +14,7 @@ from edm_lab.denoisers.interop import from_kdiffusion
 from edm_lab.diffusion.sigma_dist import shifted
 from edm_lab.nets.mlp import MLP
 from edm_lab.oracles.exact import DataOracle, GaussianOracle
-from edm_lab.diffusion.precond import NullDenoiser, Precond
+from edm_lab.diffusion.precond import ZeroOutput, Precond
 from edm_lab.samplers.schedules import alpha_bar
 from edm_lab.model_checks.context import LIVE, modules_of, run_live, untouched
 
@@ -64,7 +64,7 @@ def test_nothing_is_changed_when_a_check_raises():
     assert same(before, snapshot(net))
 
 def test_no_check_breaks_on_bare_denoisers():
-    for D in (NullDenoiser(1.), G, lambda x, sigma, cond=None: x / 2):
+    for D in (ZeroOutput(1.), G, lambda x, sigma, cond=None: x / 2):
         assert not [u.question for u in examine(D, X, **QUICK).unknowns if 'broke' in u.question]
 
 @pytest.mark.parametrize('seed', range(3))
@@ -75,7 +75,7 @@ def test_half_of_the_rows_is_no_oracle_of_the_other():
     o = DataOracle(X[:8])
     assert serious(examine(o, X[256:], train=Rows(X[:8]), oracle=G, **QUICK))
 
-def test_the_null_is_dead(): assert examine(NullDenoiser(1.), X, n=256).cause == 'dead_branch'
+def test_the_null_is_dead(): assert examine(ZeroOutput(1.), X, n=256).cause == 'dead_branch'
 
 def test_seed_decides(): assert [examine(G, X, seed=s, **QUICK).table for s in (1, 1)][0] == examine(G, X, seed=1, **QUICK).table != examine(G, X, seed=2, **QUICK).table
 
@@ -90,7 +90,7 @@ def test_vp_bridge():
     D = VPDenoiser(Eps(), ab, 'eps')
     r = examine(D, X, oracle=G, levels=6, n=512)
     assert not [u.question for u in r.unknowns if 'broke' in u.question]
-    assert max(k['knows'] for k in r.table if k['column'] is None and k['knows'] is not None) > .9
+    assert max(k['skill'] for k in r.table if k['column'] is None and k['skill'] is not None) > .9
 
 def test_kdiffusion_convention():
     class Peer(torch.nn.Module):
@@ -102,9 +102,9 @@ def test_kdiffusion_convention():
 def test_every_kind_of_data(kind):
     t = toy(kind, n=256, held=256)
     x = t.train.x0 if t.train.mask is None else t.train.x0[t.train.mask]
-    r = examine(NullDenoiser(float(x.std())), t.held, train=t.train, law=shifted(float(x.std())), **QUICK)
+    r = examine(ZeroOutput(float(x.std())), t.held, train=t.train, sigma_dist=shifted(float(x.std())), **QUICK)
     assert not [u.question for u in r.unknowns if 'broke' in u.question] and 'dead_branch' in [f.cause for f in r.findings]
-    assert {'sigma', 'column', 'D', 'null', 'wiener', 'kernel', 'knows', 'slope'} <= r.table[0].keys()
+    assert {'sigma', 'column', 'D', 'null', 'wiener', 'kernel', 'skill', 'slope'} <= r.table[0].keys()
 
 def test_report_is_plain_json():
     r = examine(Precond(MLP(3, width=16, depth=1), 1.), X, train=X, **QUICK)

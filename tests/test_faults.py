@@ -8,7 +8,7 @@ from book import ROOT
 from edm_lab.faults.pipeline import registry as plant # noqa: F401 (importing it registers the faults)
 from edm_lab.core import LabError
 from edm_lab.model_checks.examine import examine
-from edm_lab.faults.pipeline import FAULTS, KINDS, Pipeline, fault, feed_of, fit_run, healthy, healthy_runs, subject_of
+from edm_lab.faults.pipeline import FAULTS, KINDS, Pipeline, fault, feed_of, fit_run, healthy, control_runs, subject_of
 from edm_lab.diagnosis.findings import CAUSES
 
 GRAVE = ('critical', 'high', 'medium')
@@ -49,7 +49,7 @@ def test_bad_registrations_are_refused():
         with pytest.raises(LabError): bad()
 
 def test_healthy_runs_are_many():
-    names = [n for n, _ in healthy_runs()]
+    names = [n for n, _ in control_runs()]
     assert len(names) == len(set(names)) >= 50 and sum(n.startswith('early') for n in names) == 20
 
 @pytest.fixture(scope='module')
@@ -66,7 +66,7 @@ def test_a_healthy_run_is_healthy(shared):
     assert not [f.cause for f in r.findings if f.severity in GRAVE], str(r)
     assert not [u.question for u in r.unknowns if ' broke' in u.question]
 
-@pytest.mark.parametrize('name', ['c_noise_in_another_unit', 'range_of_one'])
+@pytest.mark.parametrize('name', ['c_noise_other_scale', 'range_of_one'])
 def test_a_planted_fault_is_named(name, shared):
     r = told(FAULTS[name].plant(healthy('mixture', 1)), shared)
     assert r.cause == FAULTS[name].cause, str(r)

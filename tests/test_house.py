@@ -9,7 +9,7 @@ BOOK = notebooks()
 FLOORS = [nb for nb in BOOK if nb.floor is not None]
 EXPORTING = [nb for nb in BOOK if nb.module]
 ENTRY = {'cli'} # started by the console script, imported by nobody
-all_nbs, floors, exporting = (pytest.mark.parametrize('nb', nbs, ids=[n.name for n in nbs]) for nbs in (BOOK, FLOORS, EXPORTING))
+all_nbs, baselines, exporting = (pytest.mark.parametrize('nb', nbs, ids=[n.name for n in nbs]) for nbs in (BOOK, FLOORS, EXPORTING))
 
 # ---- the spine ----
 
@@ -55,7 +55,7 @@ def test_numbered_notebooks_export():
 def test_first_cell(nb):
     assert nb.cells[0].kind == 'markdown' and re.match(r'# \S.*\n\n> \S', nb.cells[0].src), 'the first cell is "# Title", an empty line, "> description"'
 
-@floors
+@baselines
 def test_last_section(nb):
     heads = [(i, m[1]) for i, c in enumerate(nb.cells) if c.kind == 'markdown' for m in re.finditer(r'^## +(.+)$', c.src, flags=re.M)]
     assert heads and heads[-1][1].strip() == 'What we now know', f'the last section is {heads[-1][1] if heads else None!r}'

@@ -133,7 +133,7 @@ def test_a_million_rows(tmp_path):
     tracemalloc.stop()
     assert len(card["logged.scale.sigma"]) <= 64 and peak < 1e9
     d = diagnose(card)
-    assert d.cause == "dead_branch" and abs(d.rivals[0]["scale"] / .5 - 1) < .05  # 20 % of noise a row, averaged
+    assert d.cause == "dead_branch" and abs(d.hypotheses[0]["scale"] / .5 - 1) < .05  # 20 % of noise a row, averaged
 
 
 @pytest.mark.parametrize("name, content, says", [
@@ -175,5 +175,5 @@ def test_a_closed_pipe_is_no_error():
 
 def test_fits_are_finite_on_extreme_tables():
     for s, y in (([1e-9, 1e9], [1., 0.]), ([1.], [1.]), ([1., 1., 1.], [.5, .5, .5]), ([1e-300, 1e300], [1e300, 1e-300])):
-        d = diagnose(parse_card({"model": {"sigma_data": 1.}, "data": {"gauge": "o2", "dims": 16, "live_dims": 2}, "logged": {"scale": {"sigma": s, "scale_r": y}}}))
-        assert all(math.isfinite(r["rms_log_error"]) and math.isfinite(r["scale"]) for r in d.rivals)
+        d = diagnose(parse_card({"model": {"sigma_data": 1.}, "data": {"symmetry": "o2", "dims": 16, "live_dims": 2}, "logged": {"scale": {"sigma": s, "scale_r": y}}}))
+        assert all(math.isfinite(r["rms_log_error"]) and math.isfinite(r["scale"]) for r in d.hypotheses)

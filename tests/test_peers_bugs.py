@@ -95,8 +95,8 @@ def test_3m_takes_the_whole_parabola():
 def test_a_grid_given_is_the_grid_walked():
     "Row 2: diffusers EDMEulerScheduler.set_timesteps(sigmas=...) feeds the levels to the Karras map as a ramp."
     mine, asked = [80., 10., 1., .1], []
-    def spy(x, sigma, cond=None): asked.append(sigma); return x * 0
-    for run in (euler(spy, torch.ones(1, 1), mine), multistep(spy, torch.ones(1, 1), eab(mine)), sde_dpmpp(spy, torch.ones(1, 1), mine)):
+    def recorder(x, sigma, cond=None): asked.append(sigma); return x * 0
+    for run in (euler(recorder, torch.ones(1, 1), mine), multistep(recorder, torch.ones(1, 1), eab(mine)), sde_dpmpp(recorder, torch.ones(1, 1), mine)):
         final(run)
         assert asked == mine
         asked.clear()
@@ -155,9 +155,9 @@ LEVELS = dict(churn=churn, ddim=lambda D, x, s: ddim(D, x, s, eta=1.), af3=lambd
 def told_wrong(sampler):
     "The largest relative distance between the level that D is told and the level of the state, on normal data."
     off = []
-    def spy(x, sigma, cond=None): off.append(abs(x.std().item() / math.hypot(.5, sigma) - 1)); return N(x, sigma)
+    def recorder(x, sigma, cond=None): off.append(abs(x.std().item() / math.hypot(.5, sigma) - 1)); return N(x, sigma)
     grid = karras(60, .01, 20.)
-    final(sampler(spy, start(grid, torch.zeros(4000, 1).double(), gen=rng(1)), grid))
+    final(sampler(recorder, start(grid, torch.zeros(4000, 1).double(), gen=rng(1)), grid))
     return max(off)
 
 

@@ -59,17 +59,17 @@ def test_files_and_keys(whole, scans):
     from edm_lab.data.nifti import find_volumes
     out, said = whole
     m = json.loads((out / "metrics.json").read_text())
-    assert {"ratio_to_trivial", "quality", "psnr_x0", "memorisation", "judge", "verdict", "findings", "data", "seconds"} <= m.keys()
+    assert {"ratio_to_scalar", "quality", "psnr_x0", "memorisation", "judge", "verdict", "findings", "data", "seconds"} <= m.keys()
     bins = [f"{k * 100}-{k * 100 + 99}" for k in range(10)]
-    for k in ("ratio_to_trivial", "psnr_x0", "psnr_x0_post_processed", "mse_eps", "trivial"):
+    for k in ("ratio_to_scalar", "psnr_x0", "psnr_x0_post_processed", "mse_eps", "scalar"):
         assert list(m[k]) == ["image", "mask"] and all(list(v) == bins and np.isfinite(list(v.values())).all() for v in m[k].values()), k
     for c in ("image", "mask"):
-        for k in bins: assert abs(m["ratio_to_trivial"][c][k] - m["mse_eps"][c][k] / m["trivial"][c][k]) < 1e-9
-    assert max(list(m["ratio_to_trivial"]["image"].values())[2:]) < 1 and list(m["ssim_x0"]) == bins and all(-1 <= v <= 1 for v in m["ssim_x0"].values())
+        for k in bins: assert abs(m["ratio_to_scalar"][c][k] - m["mse_eps"][c][k] / m["scalar"][c][k]) < 1e-9
+    assert max(list(m["ratio_to_scalar"]["image"].values())[2:]) < 1 and list(m["ssim_x0"]) == bins and all(-1 <= v <= 1 for v in m["ssim_x0"].values())
     assert m["quality"].keys() == FIGURES and all({"samples", "real", "distance", "spread", "within"} <= q.keys() and q["spread"] is not None for q in m["quality"].values())
     assert list(m["ratio_to_linear"]) == bins and .2 < m["ratio_to_linear"]["900-999"] < 1.5 and m["brightness"].keys() == {"samples", "real", "train"} and min(m["brightness"].values()) > 0
     assert m["judge"].keys() == {"samples", "real", "astray"} and m["judge"]["real"]["z"] > m["judge"]["astray"]["z"] and m["memorisation"]["ratio"] > .3
-    assert m["verdict"] in said and m["seconds"] > 0 and "told_level" in m["skipped"] and "dead_columns" not in m["skipped"] and {"cause", "claim", "evidence", "fix"} <= m["findings"][0].keys()
+    assert m["verdict"] in said and m["seconds"] > 0 and "sigma_conditioning" in m["skipped"] and "constant_columns" not in m["skipped"] and {"cause", "claim", "evidence", "fix"} <= m["findings"][0].keys()
     assert not set(m["data"]["train_subjects"]) & set(m["data"]["held_subjects"]) and m["data"]["source"] == str(scans) and m["data"]["subjects"] == 5
     assert json.loads((out / "run.json").read_text())["seed"] == 1
     (v,) = find_volumes(out)

@@ -61,7 +61,7 @@ def test_files_and_keys(whole, slide):
     split, xy = a.obs["edm_lab_split"].astype(str).to_numpy(), a.obsm["X_edm_lab"]
     placed = np.isfinite(before.obsm["spatial"]).all(1)
     assert {"train", "held"} == set(split[placed]) and {"unplaced"} == set(split[~placed]) and m["data"]["held"] == (split == "held").sum()
-    assert np.isfinite(xy).all() and (a.obs["edm_lab_doubt"] > 0).all() and a.obs["edm_lab_confidence"].between(0, 1).all() and "cell_type" in a.obs
+    assert np.isfinite(xy).all() and (a.obs["edm_lab_uncertainty"] > 0).all() and a.obs["edm_lab_confidence"].between(0, 1).all() and "cell_type" in a.obs
     h = split == "held"
     assert abs(arrangement_scores(a.obsm["spatial"][h], xy[h])["knn10_recall"] - m["heldout"]["knn10_recall"]) < 1e-9, "what is scored is what is written"
     assert np.linalg.norm(xy[h].mean(0) - a.obsm["spatial"][h].mean(0)) < .5 * a.obsm["spatial"][h].std(), "in the frame of the tissue"

@@ -104,13 +104,13 @@ def read_visium(
     "A Visium folder: the counts and places of the spots under tissue."
     folder = Path(folder)
     h5, mtx = _first(folder, "filtered_feature_bc_matrix.h5"), _first(folder, "matrix.mtx.gz", "matrix.mtx")
-    places = _first(folder, "tissue_positions.csv", "tissue_positions_list.csv")
+    coordinates = _first(folder, "tissue_positions.csv", "tissue_positions_list.csv")
     if not (h5 or mtx): raise LabError(f"{folder}", "no matrix", "filtered_feature_bc_matrix.h5, or matrix.mtx.gz with its lists")
-    if not places: raise LabError(f"{folder}", "no places", "tissue_positions.csv or tissue_positions_list.csv")
+    if not coordinates: raise LabError(f"{folder}", "no places", "tissue_positions.csv or tissue_positions_list.csv")
     X, genes, names = _matrix_h5(h5) if h5 else _matrix_mtx(mtx)
-    at, pixel = read_positions(places)
+    at, pixel = read_positions(coordinates)
     keep = np.array([b in at and at[b][0] for b in names])
-    if not keep.any(): raise LabError(f"{folder}", f"none of {len(names)} barcodes in {places.name}", "the places of the same slide")
+    if not keep.any(): raise LabError(f"{folder}", f"none of {len(names)} barcodes in {coordinates.name}", "the places of the same slide")
     xy = np.array([at[b][1:] for b in names[keep]]) * (pixel or 1.)
     return Tissue(X[keep], genes, names[keep], xy, [folder.name] * int(keep.sum()), "um" if pixel else "pixels", source=str(folder))
 
@@ -186,21 +186,21 @@ def _numbers(path, header, rows, columns):
 # %% ../../nbs/21_data.anndata.ipynb #68a37a23
 def read_tables(
     expression: str | Path, # a row a cell, a column a gene
-    places: str | Path, # a row a cell
+    coordinates: str | Path, # a row a cell
     columns: tuple[str, str] | None = None, # names of the two columns of the places; None: the usual ones
 ) -> Tissue: # unit unknown
     "A pair of text tables, matched by the cells' names, or by order where there are none."
     header, names, rows = _table(Path(expression))
-    where, known, prows = _table(Path(places))
+    where, known, prows = _table(Path(coordinates))
     usual = next((p for p in (("x", "y"), ("X", "Y"), ("coord_X", "coord_Y"), ("xcoord", "zcoord"), ("imagecol", "imagerow")) if set(p) <= set(where)), None)
     columns = columns or usual
-    if not columns or not set(columns) <= set(where): raise LabError(f"{places}: columns", ", ".join(columns or where[:6]), f"two of {', '.join(where[:8])}")
-    xy, X = _numbers(places, where, prows, columns), _numbers(expression, header, rows, header)
+    if not columns or not set(columns) <= set(where): raise LabError(f"{coordinates}: columns", ", ".join(columns or where[:6]), f"two of {', '.join(where[:8])}")
+    xy, X = _numbers(coordinates, where, prows, columns), _numbers(expression, header, rows, header)
     if names is not None and known is not None:
         index = {k: i for i, k in enumerate(known)}
         xy = np.array([xy[index[k]] if k in index else (np.nan, np.nan) for k in names])
-        if not np.isfinite(xy).any(): raise LabError(f"{places}", f"none of the {len(names)} names of {Path(expression).name}", "the same cells in both tables")
-    elif len(X) != len(xy): raise LabError(f"{places}", f"{len(xy)} rows for {len(X)} rows of {Path(expression).name}, and no names to match them by", "a row a cell in both")
+        if not np.isfinite(xy).any(): raise LabError(f"{coordinates}", f"none of the {len(names)} names of {Path(expression).name}", "the same cells in both tables")
+    elif len(X) != len(xy): raise LabError(f"{coordinates}", f"{len(xy)} rows for {len(X)} rows of {Path(expression).name}, and no names to match them by", "a row a cell in both")
     names = names if names is not None else [f"cell{i}" for i in range(len(X))]
     return Tissue(X, header, names, xy, [Path(expression).stem] * len(X), source=str(expression))
 

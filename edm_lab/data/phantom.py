@@ -49,7 +49,7 @@ def _ground(step=2):
 def _draw(gen, *shape): return torch.randn(shape, generator=gen, dtype=torch.float64).numpy()
 
 # %% ../../nbs/22a_data.phantom.ipynb #d09cb94b
-def _places(axes, gen):
+def _coordinates(axes, gen):
     "Where each voxel of a subject lies in the template, mm: a head's size, tilt and shape."
     A = np.eye(3) / .96 + .02 * _draw(gen, 3, 3)
     mid = np.array([0., -18., 8.])
@@ -75,7 +75,7 @@ def _subject(i, seed, spacing):
     tissue, far, first = _ground()
     gens = {k: rng(seed, "phantom", i, k) for k in ("shape", "folds", "lesions", "colour", "bias", "noise")}
     axes = tuple(a + np.arange(0, 2 * n, spacing) for a, n in zip(first, tissue.shape[1:]))
-    mm = _places(axes, gens["shape"])
+    mm = _coordinates(axes, gens["shape"])
     at = (mm - first[:, None, None, None]) / 2
     p = np.stack([map_coordinates(m, at, order=1) for m in tissue])
     inside = binary_fill_holes(gaussian_filter(p[0] + p[1] + .3 * p[2], 1.5 / spacing) > .6, np.ones((3, 3, 1))) # ventricles are brain

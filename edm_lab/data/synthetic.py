@@ -17,7 +17,7 @@ from torch import Tensor
 # %% ../../nbs/20a_data.synthetic.ipynb #ebea46a1
 from ..core import Denoiser, LabError, centre, rng, sigma_like
 from .rows import Rows, split_index
-from ..oracles.unknown_frame import GROUPS
+from ..oracles.unknown_frame import SYMMETRIES
 from ..oracles.exact import Oracle
 from ..oracles.test_problems import SharedMixture, digits, problem
 
@@ -28,15 +28,15 @@ class ClassOracle(Oracle):
                  means: Float[Tensor, "k m p"], # m means for each of k equally likely classes, data units
                  var: Float[Tensor, " p"]): # variances of the coordinates around each mean, data units squared
         self.means, self.var, self.n_classes = means.double(), var.double(), len(means)
-        self.laws = [SharedMixture(m, var) for m in means] + [SharedMixture(means.flatten(0, 1), var)]
-        self.sigma_data = self.laws[-1].sigma_data
+        self.sigma_dists = [SharedMixture(m, var) for m in means] + [SharedMixture(means.flatten(0, 1), var)]
+        self.sigma_data = self.sigma_dists[-1].sigma_data
     def _by_label(self, what, x, sigma, cond):
         label = (cond or {}).get("label")
-        if label is None: return getattr(self.laws[-1], what)(x, sigma)
+        if label is None: return getattr(self.sigma_dists[-1], what)(x, sigma)
         if not ((label >= 0) & (label <= self.n_classes)).all(): raise LabError("label", f"{int(label.min())} to {int(label.max())}", f"0 to {self.n_classes}, where {self.n_classes} is the null label")
         s, out = sigma_like(sigma, x.double()).reshape(-1).expand(len(x)), None
         for k, here in ((k, label == k) for k in label.unique()):
-            part = getattr(self.laws[int(k)], what)(x[here], s[here])
+            part = getattr(self.sigma_dists[int(k)], what)(x[here], s[here])
             out = part.new_empty(len(x), *part.shape[1:]) if out is None else out
             out[here] = part
         return out
@@ -65,8 +65,8 @@ def _arc(u): # a chiral arc, u in [0, 1] -> places `*u 2`
 # %% ../../nbs/20a_data.synthetic.ipynb #3b6bffc5
 def _features(place, gen):
     "16 random cosines of the place, plus noise."
-    law = rng(0, "the law of features")
-    W, phase = 1.5 * torch.randn(2, 16, generator=law, dtype=torch.float64), 2 * math.pi * torch.rand(16, generator=law, dtype=torch.float64)
+    sigma_dist = rng(0, "the law of features")
+    W, phase = 1.5 * torch.randn(2, 16, generator=sigma_dist, dtype=torch.float64), 2 * math.pi * torch.rand(16, generator=sigma_dist, dtype=torch.float64)
     clean = 2**.5 * (place @ W + phase).cos()
     return clean + .3 * torch.randn(clean.shape, generator=gen, dtype=torch.float64)
 
@@ -87,7 +87,7 @@ def point_sets(
     place = _arc(torch.rand(n, most, generator=gen, dtype=torch.float64))
     place = scale * (place + .05 * torch.randn(place.shape, generator=gen, dtype=torch.float64))
     context = torch.where(mask[..., None], _features(place, gen), 0)
-    turn = GROUPS["o2" if frame == "random" else "frame_known"].draw(n, 2, gen)
+    turn = SYMMETRIES["o2" if frame == "random" else "frame_known"].draw(n, 2, gen)
     return Rows(centre(place @ turn.mT, mask).float(), {"context": context.float()}, mask)
 
 # %% ../../nbs/20a_data.synthetic.ipynb #3f0779ac
@@ -116,7 +116,7 @@ class Toy:
     train: Rows # to learn from
     held: Rows # from the same law, never trained on
     oracle: Denoiser | None # the exact denoiser, if there is one
-    group: str | None # symmetry of the data, a key of `GROUPS`; None: none
+    symmetry: str | None # symmetry of the data, a key of `SYMMETRIES`; None: none
     kind: str # its name
     @property
     def sigma_data(self) -> float: # root mean square of the valid coordinates of the training rows, data units

@@ -33,7 +33,7 @@ class Organ:
         return 1 - r / self.edge(angle), u / self.radius, v / self.radius
 
 # %% ../../nbs/21a_data.tissue.ipynb #37f65020
-def _places(organ: Organ, n: int, jitter: float, g: np.random.Generator) -> np.ndarray:
+def _coordinates(organ: Organ, n: int, jitter: float, g: np.random.Generator) -> np.ndarray:
     "About n places inside the organ, on a hexagonal lattice moved by `jitter` spacings."
     area = math.pi * organ.radius**2 * (1 + sum(a**2 for a, _ in organ.bend) / 2)
     d = (area / n * 2 / 3**.5)**.5
@@ -110,11 +110,11 @@ def simulate(
     for s in range(sections):
         g = np.random.default_rng(seed_of(seed, "section", s))
         organ = Organ(1000 * (1 - .08 * s), 1.4 + .1 * g.normal(), tuple((a * g.normal(1, .4), b + .5 * g.normal()) for a, b in Organ().bend))
-        cells = _places(organ, n * (5 if lattice else 1), .33, g)
+        cells = _coordinates(organ, n * (5 if lattice else 1), .33, g)
         address = organ.address(cells)
         types = _draw_types(*address[:2], g)
         X = counts_of(genome.log_rate(address, types) + g.normal(0, .1, genes), genome.theta, depth, g)
-        parts.append(_section(organ, cells, X, types, address, _places(organ, n, 0., g) if lattice else None, g))
+        parts.append(_section(organ, cells, X, types, address, _coordinates(organ, n, 0., g) if lattice else None, g))
     names = [f"s{s}_{i}" for s, p in enumerate(parts) for i in range(len(p["xy"]))]
     one = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
     obs = {k: one[k] for k in ("region", "cell_type", "depth", "axis")}

@@ -149,10 +149,10 @@ class ClassOracle(Oracle):
                  classes: list[Oracle], # the law of each class; each with `log_prob`
                  weights: Float[Tensor, " k"] | None = None): # share of each class, any sum; None: equal
         self.classes, self.weights = list(classes), _shares(weights, len(classes))
-        centres = self._answers(torch.zeros_like(classes[0].sample(1)), 1e8)[0].flatten(1).mean(1) # D at infinite sigma: the mean
+        centres = self._predictions(torch.zeros_like(classes[0].sample(1)), 1e8)[0].flatten(1).mean(1) # D at infinite sigma: the mean
         var = torch.tensor([c.sigma_data for c in classes], dtype=torch.float64)**2 + (centres - self.weights @ centres)**2
         self.sigma_data = (self.weights @ var).sqrt().item()
-    def _answers(self, x, sigma): return torch.stack([c(x.double(), sigma) for c in self.classes], 1) # b k *d
+    def _predictions(self, x, sigma): return torch.stack([c(x.double(), sigma) for c in self.classes], 1) # b k *d
     def _logits(self, x, sigma): return torch.stack([w.log() + c.log_prob(x, sigma) for w, c in zip(self.weights, self.classes)], 1)
     def posterior(self, x, sigma): return self._logits(x, sigma).softmax(1) # b k: p(c | x; sigma)
     def log_prob(self, x, sigma): return self._logits(x, sigma).logsumexp(1) # b: unconditional, nats
@@ -160,10 +160,10 @@ class ClassOracle(Oracle):
         label = torch.as_tensor(-1 if cond is None else cond["label"], device=x.device).reshape(-1, 1).expand(len(x), 1)
         r = (label == torch.arange(len(self.classes), device=x.device)).double()
         if (label < 0).any(): r = torch.where(label < 0, self.posterior(x, sigma), r)
-        return torch.einsum("bk,bk...->b...", r, self._answers(x, sigma)).to(x.dtype)
+        return torch.einsum("bk,bk...->b...", r, self._predictions(x, sigma)).to(x.dtype)
     def posterior_var(self, x, sigma):
-        r, v, answers = self.posterior(x, sigma), torch.stack([c.posterior_var(x, sigma) for c in self.classes], 1), self._answers(x, sigma)
-        return (r * (v + (answers - self(x.double(), sigma)[:, None]).flatten(2).square().mean(2))).sum(1)
+        r, v, predictions = self.posterior(x, sigma), torch.stack([c.posterior_var(x, sigma) for c in self.classes], 1), self._predictions(x, sigma)
+        return (r * (v + (predictions - self(x.double(), sigma)[:, None]).flatten(2).square().mean(2))).sum(1)
     def sample(self, n, gen=None):
         size = torch.multinomial(self.weights, n, replacement=True, generator=gen).bincount(minlength=len(self.classes))
         return torch.cat([c.sample(int(m), gen) for m, c in zip(size, self.classes)])[torch.randperm(n, generator=gen)]

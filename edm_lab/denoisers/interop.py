@@ -34,12 +34,12 @@ class Foreign(torch.nn.Module):
                  fixed: dict | None = None): # keyword arguments of every call
         super().__init__()
         self.model, self.sigma_data, self.fixed, self.dtype = model, sigma_data, dict(fixed or {}), _dtype_of(model)
-    def ask(self, x, sigma, kwargs):
+    def predict(self, x, sigma, kwargs):
         wide = x if self.dtype is None else x.to(self.dtype)
         out = self.model(wide, sigma_like(sigma, wide).reshape(-1).expand(len(x)), **kwargs)
         if not isinstance(out, Tensor) or out.shape != x.shape: raise LabError("model", f"an answer of {tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__}", f"a tensor of the shape of x, {tuple(x.shape)}")
         return out.to(x.dtype)
-    def forward(self, x, sigma, cond=None): return self.ask(x, sigma, self.fixed | (cond or {}))
+    def forward(self, x, sigma, cond=None): return self.predict(x, sigma, self.fixed | (cond or {}))
 
 # %% ../../nbs/16a_denoisers.interop.ipynb #7040b4a1
 def from_kdiffusion(
@@ -79,7 +79,7 @@ class EDMForeign(Foreign):
         if not ((s >= lo) & (s <= hi)).all(): raise LabError("sigma", f"{s.min():.4g} to {s.max():.4g}", f"{self.sigma_min:g} to {self.sigma_max:g}, the levels of this network")
         kwargs = self.fixed | (cond or {})
         if kwargs.get("class_labels") is not None: kwargs["class_labels"] = _one_hot(kwargs["class_labels"].to(x.device), self.label_dim)
-        return self.ask(x, sigma, kwargs)
+        return self.predict(x, sigma, kwargs)
 
 # %% ../../nbs/16a_denoisers.interop.ipynb #d556bd71
 def from_edm(

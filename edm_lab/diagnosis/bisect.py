@@ -100,7 +100,7 @@ class _Runs:
         except (OSError, ValueError, KeyError, TypeError): raise LabError(f"{path}", "no file of a search", "the file that bisect_cards wrote, or a new name") from None
         if head != self.head: raise LabError(f"{path}", "the search of other cards", "the same two cards and the same `unsure`, or a new name")
         self.said = runs
-    def answer(self, keys):
+    def prediction(self, keys):
         key = tuple(k for k in self.differ if k in set(keys))
         if key not in self.said:
             if self.left < 1: raise _Spent
@@ -109,7 +109,7 @@ class _Runs:
             except LabError as e: self.said[key] = None, str(e)
             if self.out is not None: write_whole(self.out, json.dumps(dict(differ=self.head, runs=[dict(keys=k, said=v, note=n) for k, (v, n) in self.said.items()]), indent=1))
         return self.said[key]
-    def works(self, keys): return judged(self.answer(keys)[0], (self.answer(())[0], self.answer(self.differ)[0]), self.unsure)
+    def works(self, keys): return judged(self.prediction(keys)[0], (self.prediction(())[0], self.prediction(self.differ)[0]), self.unsure)
 
 # %% ../../nbs/52i_diagnosis.bisect.ipynb #97abcafd
 @dataclass
@@ -149,7 +149,7 @@ def _ends(runs):
     "Run the two cards themselves."
     if not runs.differ: raise LabError("cards", "no setting that differs", "two cards that differ: the cause is in the code, the data or the seed")
     for keys, right, what, hint in ((), True, "working card", "a card that works now: run it on today's code first"), (tuple(runs.differ), False, "failing card", "a card that fails: the cause may be in what a card does not hold (code, data, seed)"):
-        said, note = runs.answer(keys)
+        said, note = runs.prediction(keys)
         if said is None or isinstance(said, bool) and said is not right: raise LabError(what, note or ("a run that cannot be judged" if said is None else "a run that works" if said else "a run that fails"), hint)
     runs.works(())                                                       # numbers: the ends must differ
 

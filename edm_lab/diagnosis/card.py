@@ -69,7 +69,7 @@ SCHEMA: dict[str, dict[str, Key]] = dict( # section -> key -> Key
     data=dict(
         kind=Key(str, "what one sample is"), unit=Key(str, "unit of the data and of sigma"),
         dims=Key(int, "columns of x0 that the network sees", positive), live_dims=Key(int, "columns that vary at all", positive),
-        n_points=Key(list, "points a set: [smallest, largest]", ("at least 3 points", lambda v: v >= 3)), gauge=Key(str, "the group up to which the target is defined", one_of("none", "signs", "so2", "o2", "so3")),
+        n_points=Key(list, "points a set: [smallest, largest]", ("at least 3 points", lambda v: v >= 3)), symmetry=Key(str, "the group up to which the target is defined", one_of("none", "signs", "so2", "o2", "so3")),
         std=Key(float, "measured standard deviation of x0 (data units)", positive), variance=Key(list, "plausible variances of x0, where none was measured", positive),
         value_range=Key(list, "smallest and largest value of the data"), transform=Key("words", "what was done to the raw values, in order"),
         level_std=Key(dict, "standard deviation of each level's component (data units)")))
@@ -90,7 +90,7 @@ SCHEMA |= dict(
         weights=Key(list, "tree: variance weights of [atom, residue, chain]", positive), atoms_per_residue=Key(float, "tree: atoms in a residue", _at_most(10_000)), residues_per_chain=Key(float, "tree: residues in a chain", _at_most(100_000)),
         chains=Key(int, "tree: chains in one sample", _at_most(10_000)), schedule=Key(str, "VP table", one_of("linear", "scaled_linear", "cosine", "linear_zero_snr", "scaled_linear_zero_snr", "cosine_zero_snr")),
         timesteps=Key(int, "VP: T", ("a whole number from 2 to 1,000,000", lambda v: 2 <= v <= 1_000_000)), beta_start=Key(float, "VP: first beta", _beta), beta_end=Key(float, "VP: last beta", _beta)),
-    sigma_law=dict(
+    sigma_dist=dict(
         kind=Key(str, "law of the training sigma", one_of("lognormal", "log_uniform", "cap_band", "uniform_t")), P_mean=Key(float, "lognormal: mean of ln sigma"),
         P_std=Key(float, "lognormal: std of ln sigma", positive), scale=Key(float, "factor on the lognormal (data units)", positive),
         sigma_min=Key(float, "smallest level (data units)", positive), sigma_max=Key(float, "largest level (data units)", positive)))
@@ -209,9 +209,9 @@ def parse_card(
     values, known = {}, known_keys()
     for key, value in _leaves(tree):
         if key not in known:
-            group = [k for k in (*SCHEMA, *TABLES, "logged.values", "logged") if k == key]
-            if group and not isinstance(value, dict): raise LabError(f"{name}: {key}", short(value), "a table of keys")
-            if group: continue
+            symmetry = [k for k in (*SCHEMA, *TABLES, "logged.values", "logged") if k == key]
+            if symmetry and not isinstance(value, dict): raise LabError(f"{name}: {key}", short(value), "a table of keys")
+            if symmetry: continue
             raise LabError(f"{name}: unknown key {key}", expected=f"a known key{nearest(key, known)}")
         values[key] = known[key].check(value, f"{name}: {key}")
     for table in TABLES: check_table(values, table, name)

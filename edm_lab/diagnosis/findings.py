@@ -17,12 +17,12 @@ from ..plot import Panel
 # %% ../../nbs/52c_diagnosis.findings.ipynb #b34ea4b3
 CAUSES: dict[str, str] = dict( # cause -> what it says
     dead_branch="the learned branch contributes nothing; the answer is the skip connection", context_ignored="the denoiser does not use its condition",
-    gauge_shrinkage="the answer shrinks because the frame is unknown, as it must", threshold_above_ceiling="a threshold asks for more than any denoiser can give",
-    sigma_data_mismatch="sigma_data is not the standard deviation of the data", sigma_law_unshifted="the training levels were tuned for another sigma_data",
+    unknown_frame_shrinkage="the answer shrinks because the frame is unknown, as it must", threshold_above_ceiling="a threshold asks for more than any denoiser can give",
+    sigma_data_mismatch="sigma_data is not the standard deviation of the data", sigma_dist_unshifted="the training levels were tuned for another sigma_data",
     high_sigma_starved="the answer is poor at high noise only", weight_imbalance="a weight over sigma distorts the loss", clamp_masks_error="a correction hides the error from the losses that should see it",
     train_sample_gap="sampling visits levels that training rarely or never sees", correlated_noise="the noise is shared between points, so levels carry another sigma than the network is told",
     level_imbalance="the losses of the levels have very different sizes", level_blind="a level lacks the inputs it needs", augmentation_missing="the sampler never changes the frame",
-    temperature="the sampler's settings change the spread of the samples", below_trivial="the error is worse than a predictor that knows nothing", x0_amplification="a small error in the network's output is a huge one in x0",
+    temperature="the sampler's settings change the spread of the samples", worse_than_scalar="the error is worse than a predictor that knows nothing", x0_amplification="a small error in the network's output is a huge one in x0",
     schedule_mismatch="training and sampling use different schedules", metric_range="a metric assumes another range than the data have", ema_lag="the averaged weights are old ones", ema_absent="no average of the weights is kept",
     postprocess_masks="post-processing hides failures from the metrics", conditioning_dropped="the condition never reaches the network", null_token_untrained="what stands for no condition is not learnt",
     overguided="guidance is far beyond where it helps", likelihood_mismatch="the likelihood is not one of the values it is given")

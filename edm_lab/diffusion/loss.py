@@ -15,7 +15,7 @@ from torch import Tensor
 
 # %% ../../nbs/13_diffusion.loss.ipynb #09dbea28
 from ..core import Denoiser, LabError, masked_mean, rng, sigma_like
-from .sigma_dist import SigmaLaw
+from .sigma_dist import SigmaDist
 from .noise import Isotropic, NoiseModel, add_noise
 from .precond import coeffs
 
@@ -99,7 +99,7 @@ def _event_mean(v, mask):
 def denoising_loss(
     D: Denoiser, # what is trained or judged
     x0: Float[Tensor, " b *d"], # clean data, data units
-    sigma: SigmaLaw | float | Tensor, # a law to draw levels from, or the levels: a number or `b`
+    sigma: SigmaDist | float | Tensor, # a law to draw levels from, or the levels: a number or `b`
     weight: Callable[[Tensor], Tensor] | None = None, # of sigma `b 1 ...`, on the squared x0-error; None: EDM's, lambda c_out^2 = 1
     cond: dict | None = None, # condition, passed to D
     noise: NoiseModel = Isotropic(), # what kind of noise

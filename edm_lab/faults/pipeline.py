@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'STEPS', 'KINDS', 'FAULTS', 'keep', 'visit', 'Pipeline', 'dropped', 'net_for', 'frames', 'psnr', 'solve',
-           'in_chunks', 'rescaled', 'healthy', 'feed_of', 'Trained', 'fit_run', 'subject_of', 'healthy_runs', 'Fault',
-           'fault', 'patient']
+           'in_chunks', 'rescaled', 'healthy', 'feed_of', 'Trained', 'fit_run', 'subject_of', 'control_runs', 'Fault',
+           'fault', 'examined_run']
 
 # %% ../../nbs/54_faults.pipeline.ipynb #55a56e27
 import math
@@ -25,8 +25,8 @@ from ..data.rows import Rows, batch
 from ..data.synthetic import toy
 from ..training.ema import EMA
 from ..diagnosis.findings import CAUSES
-from ..oracles.unknown_frame import GROUPS
-from ..diffusion.sigma_dist import SigmaLaw, shifted
+from ..oracles.unknown_frame import SYMMETRIES
+from ..diffusion.sigma_dist import SigmaDist, shifted
 from ..diffusion.loss import edm_weight
 from ..nets.embed import drop_cond
 from ..nets.mlp import MLP
@@ -62,7 +62,7 @@ class Pipeline:
     train: Rows # what is learnt from, data units
     data: Rows # held out, what the doctor is given, data units
     sigma_data: float # what the preconditioning believes, data units
-    law: SigmaLaw # levels of training
+    sigma_dist: SigmaDist # levels of training
     schedule: Tensor # levels of the sampler, data units
     net: Callable # () -> raw network
     span: float # range of the data that the metric is told, data units
@@ -71,7 +71,7 @@ class Pipeline:
     noise_key: Callable = visit # (epoch, step) -> what the noise of a batch depends on
     weight: Callable | None = None # of sigma, on the squared error of x0; None: EDM's
     augment: Callable | None = None # (x0, gen) -> x0
-    group: str | None = None # symmetry of the data, a key of `GROUPS`
+    symmetry: str | None = None # symmetry of the data, a key of `SYMMETRIES`
     collate: Callable = keep # (cond, gen) -> cond, where the condition is dropped now and then
     steps: int = 600 # of training, as planned
     until: float = 1. # share of the planned steps after which it was stopped
@@ -117,7 +117,7 @@ def frames(
     gen: torch.Generator | None = None, # of the frames
 ) -> Float[Tensor, "b n d"]: # each in a frame of its own
     "Turn and mirror each set by a Haar frame of O(2)."
-    return (x0.double() @ GROUPS["o2"].draw(len(x0), x0.shape[-1], gen)).to(x0)
+    return (x0.double() @ SYMMETRIES["o2"].draw(len(x0), x0.shape[-1], gen)).to(x0)
 
 # %% ../../nbs/54_faults.pipeline.ipynb #776c2d41
 def psnr(
@@ -156,7 +156,7 @@ def rescaled(
     "Everything that has the unit of the data, times `by`: the same run, if nothing depends on the unit."
     sd = p.sigma_data * by
     rows = [replace(r, x0=r.x0 * by) for r in (p.train, p.data)]
-    return replace(p, train=rows[0], data=rows[1], sigma_data=sd, law=shifted(sd), schedule=p.schedule * by, span=p.span * by)
+    return replace(p, train=rows[0], data=rows[1], sigma_data=sd, sigma_dist=shifted(sd), schedule=p.schedule * by, span=p.span * by)
 
 # %% ../../nbs/54_faults.pipeline.ipynb #83228046
 def healthy(
@@ -171,7 +171,7 @@ def healthy(
     held = replace(t.held, x0=frames(t.held.x0, rng(seed, "frames"))) if turned else t.held
     sd, d, sets = t.sigma_data, t.train.x0.shape[-1], kind == "points"
     p = Pipeline(kind, seed, t.train, held, sd, shifted(sd), karras(18, .004 * sd, 160 * sd), lambda: net_for(kind, d, width), float(t.train.x0.max() - t.train.x0.min()),
-                 augment=frames if turned else None, group="o2" if turned else None, collate=dropped(kind), steps=STEPS[kind], size=32 if sets else 128,
+                 augment=frames if turned else None, symmetry="o2" if turned else None, collate=dropped(kind), steps=STEPS[kind], size=32 if sets else 128,
                  evaluate=in_chunks, sampler=solve(heun), metric=psnr)
     return replace(p, **changes)
 
@@ -183,7 +183,7 @@ def feed_of(
     def feed(epoch, step):
         rows, gen = batch(p.train, p.size, p.seed, epoch * _epoch_steps(p) + step), rng(p.seed, "feed", epoch, step)
         x0 = rows.x0 if p.augment is None else p.augment(rows.x0, gen)
-        sigma = p.law.sample(len(x0), gen).to(x0)
+        sigma = p.sigma_dist.sample(len(x0), gen).to(x0)
         x = x0 + sigma_like(sigma, x0) * p.noise.sample(x0, rng(p.seed, "noise", *p.noise_key(epoch, step)))
         if rows.mask is not None: x = torch.where(rows.mask[..., None], x, 0)
         weight = edm_weight(sigma, p.sigma_data) if p.weight is None else p.weight(sigma)
@@ -253,11 +253,11 @@ def subject_of(
 ) -> Subject: # without the exact denoiser: users have none
     "What a user hands to the doctor."
     D = p.use(t.ema)
-    return Subject(D, p.data, p.train, Isotropic(), p.law, p.schedule, p.sampler, p.group, p.augment, feed_of(p), raw=t.D, records=t.records,
+    return Subject(D, p.data, p.train, Isotropic(), p.sigma_dist, p.schedule, p.sampler, p.symmetry, p.augment, feed_of(p), raw=t.D, records=t.records,
                    evaluate=p.evaluate and p.evaluate(D), metric=p.metric and partial(p.metric, span=p.span), metric_range=p.span)
 
 # %% ../../nbs/54_faults.pipeline.ipynb #2b23f312
-def healthy_runs() -> Iterable[tuple[str, Pipeline]]: # name, run
+def control_runs() -> Iterable[tuple[str, Pipeline]]: # name, run
     "Sixty runs with nothing wrong in them; names that begin with `early` were stopped before their end."
     for kind in KINDS:
         p = healthy(kind, 10)
@@ -266,7 +266,7 @@ def healthy_runs() -> Iterable[tuple[str, Pipeline]]: # name, run
         yield f"slow {kind}", replace(p, lr=.4 * p.lr)
         yield f"fast {kind}", replace(p, lr=1.5 * p.lr)
         yield from ((f"unit {by:g} {kind}", rescaled(healthy(kind, 14), by)) for by in (32., .1))
-        yield f"wide law {kind}", replace(p, law=replace(p.law, P_std=1.6))
+        yield f"wide law {kind}", replace(p, sigma_dist=replace(p.sigma_dist, P_std=1.6))
         yield f"long average {kind}", replace(p, decay=.995)
         yield from ((f"early {until:.0%} {kind}", healthy(kind, 15, until=until)) for until in (.05, .1, .2, .35, .5))
     yield from ((f"turned {i} points", healthy("points", i, turned=True)) for i in (16, 17))
@@ -304,7 +304,7 @@ def fault(
     return register
 
 # %% ../../nbs/54_faults.pipeline.ipynb #35ef8f5f
-def patient(
+def examined_run(
     fault: Fault | None, # what is broken; None: nothing
     kind: str, # of the toy
     seed: int = 0, # of everything

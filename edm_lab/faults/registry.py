@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['VECTORS', 'LABELS', 'TOLD', 'SETS', 'held_by_range', 'rows_repeated', 'frames_forgotten', 'quarter_turns',
            'noise_shared', 'noise_twice', 'noise_of_the_first_epoch', 'sigma_data_five_times', 'sigma_data_a_fifth',
-           'x_clamped', 'c_noise_in_another_unit', 'half_precision', 'eps_with_cosine', 'law_of_images', 'law_capped',
-           'weight_one', 'weight_boosted', 'output_frozen', 'backbone_frozen', 'squeezed', 'attention_over_the_batch',
-           'mask_of_another_set', 'mask_lost', 'channel_muted', 'net_tiny', 'left_in_training_mode', 'loss_in_half',
-           'ema_slow', 'condition_shuffled', 'condition_not_passed', 'classes_renumbered', 'null_never_shown',
-           'guided_hard', 'asked_before_stirring', 'steps_stretched', 'grid_of_other_data', 'four_steps', 'snapped',
-           'range_of_one']
+           'x_clamped', 'c_noise_other_scale', 'half_precision', 'eps_with_cosine', 'sigma_dist_of_images',
+           'sigma_dist_capped', 'weight_one', 'weight_boosted', 'output_frozen', 'backbone_frozen', 'squeezed',
+           'attention_over_the_batch', 'mask_of_another_set', 'mask_lost', 'channel_muted', 'net_tiny',
+           'left_in_training_mode', 'loss_in_half', 'ema_slow', 'condition_shuffled', 'condition_not_passed',
+           'classes_renumbered', 'null_token_never_trained', 'guided_hard', 'sigma_before_churn', 'steps_stretched',
+           'grid_of_other_data', 'four_steps', 'snapped', 'range_of_one']
 
 # %% ../../nbs/54a_faults.registry.ipynb #29f38a88
 from dataclasses import replace
@@ -125,7 +125,7 @@ def x_clamped(p):
 
 # %% ../../nbs/54a_faults.registry.ipynb #33540d48
 @fault("c_noise_wrong", trains=False)
-def c_noise_in_another_unit(p):
+def c_noise_other_scale(p):
     "Loaded with c_noise = ln(sigma / 16) / 4 (AlphaFold 3) though it learnt ln(sigma) / 4 (EDM)."
     def use(D):
         E = Precond(D.net, D.sigma_data, 16.)
@@ -160,20 +160,20 @@ def eps_with_cosine(p):
     "Predicts noise on a cosine table, whose last level is 20291 (case jsddpm)."
     table = alpha_bar("cosine", 1000)
     levels = ab_sigmas(table).flip(0)
-    return replace(rescaled(p, 1 / p.sigma_data), wrap=lambda net, sd: VPDenoiser(_InTime(net), table, "eps", sd, "interp"), law=ScheduleMatched(levels),
+    return replace(rescaled(p, 1 / p.sigma_data), wrap=lambda net, sd: VPDenoiser(_InTime(net), table, "eps", sd, "interp"), sigma_dist=ScheduleMatched(levels),
                    weight=lambda sigma: sigma**-2, schedule=torch.cat([levels[::25], torch.zeros(1)]).double())
 
 # %% ../../nbs/54a_faults.registry.ipynb #a690e070
-@fault("sigma_law_unshifted")
-def law_of_images(p):
+@fault("sigma_dist_unshifted")
+def sigma_dist_of_images(p):
     "P_mean = -1.2 was tuned for a spread of .5; the data spread over 4 (case st, the other way: .16)."
-    return replace(rescaled(p, 4 / p.sigma_data), law=LogNormal())
+    return replace(rescaled(p, 4 / p.sigma_data), sigma_dist=LogNormal())
 
 # %% ../../nbs/54a_faults.registry.ipynb #9f502a17
 @fault("train_sample_gap")
-def law_capped(p):
+def sigma_dist_capped(p):
     "A curriculum that never passed its second stage: training stops at .9 of the spread, sampling starts far above (case st)."
-    return replace(p, law=replace(p.law, hi=.9 * p.sigma_data))
+    return replace(p, sigma_dist=replace(p.sigma_dist, hi=.9 * p.sigma_data))
 
 # %% ../../nbs/54a_faults.registry.ipynb #5f45189e
 @fault("weight_imbalance")
@@ -316,7 +316,7 @@ def classes_renumbered(p):
 
 # %% ../../nbs/54a_faults.registry.ipynb #be697e87
 @fault("null_token_untrained", LABELS)
-def null_never_shown(p):
+def null_token_never_trained(p):
     "Guided away from a null label that training never showed: the condition was never dropped."
     return replace(p, collate=keep, sampler=solve(heun, lambda D: Guided(D, 2.)))
 
@@ -338,7 +338,7 @@ def _asked_low(D, x_T, sigmas, cond=None, seed=0):
 
 # %% ../../nbs/54a_faults.registry.ipynb #aa1ebebc
 @fault("sigma_hat_confused", trains=False)
-def asked_before_stirring(p):
+def sigma_before_churn(p):
     "Noise is stirred in up to sigma_hat, the network is asked at sigma (fastai nb 23, diffusers#8549)."
     return replace(p, sampler=_asked_low, schedule=karras(40, float(p.schedule[-2]), float(p.schedule[0])))
 

@@ -27,7 +27,7 @@ class Diagnosis:
     findings: list[Finding] = field(default_factory=list) # worst first
     unknowns: list[Unknown] = field(default_factory=list) # what this log cannot tell
     notes: list[Note] = field(default_factory=list) # what was checked and is well
-    rivals: list[dict] = field(default_factory=list) # stories fitted to the scale table, best first
+    hypotheses: list[dict] = field(default_factory=list) # stories fitted to the scale table, best first
     lacking: dict[str, list[str]] = field(default_factory=dict) # checks that could not run -> the keys they lacked
     @property
     def panels(self) -> list[Panel]: return [p for x in (*self.findings, *self.notes) for p in x.panels]
@@ -36,7 +36,7 @@ class Diagnosis:
     def to_dict(self) -> dict:
         curves = [dict(panel=p.title, xlabel=p.xlabel, ylabel=p.ylabel) | c for p in self.panels for c in p.to_dict()["curves"]]
         return dict(card=self.card.name, title=self.card.title, verdict=self.verdict, cause=self.cause, findings=[f.to_dict() for f in self.findings], unknown=[u.to_dict() for u in self.unknowns],
-                    healthy=[n.text for n in self.notes], rivals=self.rivals, curves=curves)
+                    healthy=[n.text for n in self.notes], hypotheses=self.hypotheses, curves=curves)
     def to_json(self) -> str: return json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
 
 # %% ../../nbs/53_log_checks.diagnose.ipynb #a33ac243
@@ -66,11 +66,11 @@ def diagnose(
     unknowns, notes = ([x for x in found if isinstance(x, kind)] for kind in (Unknown, Note))
     verdict, cause = verdict_of(findings, notes, lacking)
     if cause == "unknown" and unknowns: verdict, cause = f"This log cannot tell: {unknowns[0].question}.", "unknown"
-    rivals = []
+    hypotheses = []
     if card.has("model.sigma_data", "logged.scale.sigma", "logged.scale.scale_r"):
         fits, p = fit_card(card)
-        rivals = [dict(name=f.rival.name, family=f.rival.family, means=f.rival.story, scale=f.scale, rms_log_error=f.rms, probability=p[f.rival.family]) for f in fits]
-    return Diagnosis(card, verdict, cause, findings, unknowns, notes, rivals, lacking)
+        hypotheses = [dict(name=f.hypothesis.name, family=f.hypothesis.family, means=f.hypothesis.story, scale=f.scale, rms_log_error=f.rms, probability=p[f.hypothesis.family]) for f in fits]
+    return Diagnosis(card, verdict, cause, findings, unknowns, notes, hypotheses, lacking)
 
 # %% ../../nbs/53_log_checks.diagnose.ipynb #04cd0aef
 def to_text(
@@ -85,6 +85,6 @@ def to_text(
         out += ["", bold(f"{i}. {f.cause}") + f"  [{f.severity}, confidence {100 * f.confidence:.0f} %]", para(f.claim, "   ")]
         out += [para(e, "   - ", "     ") for e in f.evidence] + [para(f"Fix: {f.fix}", "   ", "        ")]
     if d.notes: out += ["", "Well:"] + [para(n.text, "   - ", "     ") for n in d.notes]
-    if d.rivals: out += ["", "Stories that could explain the scale table (rms log error, fitted scale):"] + [f"   {100 * r['rms_log_error']:6.1f} %   {'' if r['family'] == 'informed' else format(r['scale'], '.3g'):>8}   {r['name']}" for r in d.rivals]
+    if d.hypotheses: out += ["", "Stories that could explain the scale table (rms log error, fitted scale):"] + [f"   {100 * r['rms_log_error']:6.1f} %   {'' if r['family'] == 'informed' else format(r['scale'], '.3g'):>8}   {r['name']}" for r in d.hypotheses]
     if d.unknowns: out += ["", "What this log cannot tell, and what would:"] + [para(f"{u.question}: {u.measurement}", "   - ", "     ") for u in d.unknowns]
     return "\n".join(out)

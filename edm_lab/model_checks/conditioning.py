@@ -16,8 +16,8 @@ from torch import Tensor
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #5741329f
 from ..core import Denoiser, LabError, masked_mean, rng
 from ..plot import Curve, Panel
-from ..diffusion.precond import NullDenoiser
-from .context import Diff, Noisy, ask, cond_of, nats, paired
+from ..diffusion.precond import ZeroOutput
+from .context import Diff, Noisy, predict, cond_of, nats, paired
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #2a12a95c
 CONTENT = ("label", "vec", "context", "image") # keys of cond that say something about the row
@@ -30,7 +30,7 @@ def content(
     return [k for k in CONTENT if k in (cond or {})]
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #fac41d66
-def _places(v, mask, gen):
+def _coordinates(v, mask, gen):
     "Features of the points of each set in a random order of its real points."
     b, n = v.shape[:2]
     real = torch.ones(b, n, dtype=torch.bool) if mask is None else mask.cpu()
@@ -57,7 +57,7 @@ def mismatched(
     to[p] = p.roll(1)
     for k in keys:
         v = cond[k]
-        if k == "context" and _spread_within(v, mask) > 1e-6: out[k] = _places(v, mask, gen)
+        if k == "context" and _spread_within(v, mask) > 1e-6: out[k] = _coordinates(v, mask, gen)
         elif k == "context": out[k] = masked_mean(v, mask)[to.to(v.device), None].expand_as(v) * (1 if mask is None else mask[..., None])
         else: out[k] = v[to.to(v.device)]
     return out
@@ -97,11 +97,11 @@ def _without(cond, null=None): # what "nothing known" is: the content left out, 
     return n | {k: v.expand(len(cond[k]), *v.shape[1:]) if len(v) == 1 else v for k, v in null.items()} if null else n or None
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #70bcbd67
-def _answer(D, noisy, i, cond): return noisy.valid(ask(D, noisy.x(i), float(noisy.sigmas[i]), cond))
+def _prediction(D, noisy, i, cond): return noisy.valid(predict(D, noisy.x(i), float(noisy.sigmas[i]), cond))
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #eb494ad7
 def _tries_none(D, noisy, cond): # can it be asked without a condition?
-    try: return bool(_answer(D, noisy, 0, cond).isfinite().all())
+    try: return bool(_prediction(D, noisy, 0, cond).isfinite().all())
     except Exception: return False
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #e1d537a0
@@ -113,14 +113,14 @@ def condition_use(
     seed: int = 0, # of the wrong conditions
 ) -> Use:
     "Ask a denoiser on the same noisy rows: told the truth, told wrong, told nothing."
-    wrong, none, silent = [mismatched(noisy.cond, rng(seed, "wrong", r)) for r in range(draws)], _without(noisy.cond, null), NullDenoiser(D.sigma_data)
+    wrong, none, silent = [mismatched(noisy.cond, rng(seed, "wrong", r)) for r in range(draws)], _without(noisy.cond, null), ZeroOutput(D.sigma_data)
     asked, out, changed, quiet = _tries_none(D, noisy, none), [], 0., True
     def err(y): return noisy.mean((y - noisy.x0).square())
     for i, s in enumerate(noisy.sigmas):
-        y, others = _answer(D, noisy, i, noisy.cond), [_answer(D, noisy, i, c) for c in wrong]
+        y, others = _prediction(D, noisy, i, noisy.cond), [_prediction(D, noisy, i, c) for c in wrong]
         each = torch.stack([err(o) for o in others])
         bar = (draws * err(sum(others) / draws) - each.mean(0)) / (draws - 1)
-        u = _answer(D, noisy, i, none) if asked else y
+        u = _prediction(D, noisy, i, none) if asked else y
         out.append((err(y), each.mean(0), bar, err(u), noisy.mean((y - u).square()), each.mean(1)))
         changed = max(changed, *(float((o - y).abs().max()) for o in others))
         quiet &= torch.allclose(y, noisy.valid(silent(noisy.x(i), float(s))), rtol=1e-4, atol=1e-5 * float(noisy.x0.abs().max()))
@@ -253,7 +253,7 @@ def told_as(
     classes: list[int], # what they are told, one after the other
 ) -> Float[Tensor, " n c"]: # nats of each row, beyond what it loses when told the truth
     "What each row loses by being told each class."
-    def errors(cond): return torch.stack([noisy.mean((_answer(D, noisy, i, cond) - noisy.x0).square()) for i in range(len(noisy.sigmas))])
+    def errors(cond): return torch.stack([noisy.mean((_prediction(D, noisy, i, cond) - noisy.x0).square()) for i in range(len(noisy.sigmas))])
     true, label = errors(noisy.cond), noisy.cond["label"]
     return torch.stack([total_nats(noisy.sigmas, errors(noisy.cond | dict(label=torch.full_like(label, c))) - true, noisy.dims) for c in classes], 1)
 

@@ -27,13 +27,13 @@ from ..plot import Panel, draw, figure
 from .context import LIVE, Measured, Subject, run_live, untouched
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #68f35879
-SYMPTOMS = frozenset({"below_trivial", "capacity", "high_sigma_starved"}) # they say that something is wrong, not what
+SYMPTOMS = frozenset({"worse_than_scalar", "capacity", "high_sigma_starved"}) # they say that something is wrong, not what
 BRINGS: dict[str, set[str]] = dict( # a mechanism -> others that it brings with it
     dead_branch={"context_ignored", "conditioning_dropped", "null_token_untrained", "bottleneck", "frozen_random_backbone", "level_blind", "dead_channel", "c_noise_wrong"},
     ema_lag={"dead_branch", "context_ignored", "frozen_random_backbone", "bottleneck"}, overflow={"postprocess_masks", "input_clamped", "c_noise_wrong"},
     normalisation_mismatch={"memorisation", "sigma_data_mismatch", "augmentation_missing", "augmentation_not_haar"},
     dropout_at_eval={"postprocess_masks", "equivariance_broken", "batch_leak", "padding_leak"}, batch_leak={"postprocess_masks", "equivariance_broken", "padding_leak"}, weight_imbalance={"dead_branch"},
-    input_clamped={"target_mismatch", "noise_scale_wrong", "correlated_noise"}, dead_channel={"bottleneck"}, sigma_law_unshifted={"train_sample_gap"}, padding_leak={"equivariance_broken"}, noise_fixed={"memorisation"}, noise_scale_wrong={"c_noise_wrong"},
+    input_clamped={"target_mismatch", "noise_scale_wrong", "correlated_noise"}, dead_channel={"bottleneck"}, sigma_dist_unshifted={"train_sample_gap"}, padding_leak={"equivariance_broken"}, noise_fixed={"memorisation"}, noise_scale_wrong={"c_noise_wrong"},
     augmentation_missing={"memorisation", "equivariance_broken"}, augmentation_not_haar={"memorisation", "equivariance_broken"}, temperature={"solver_error"}, null_token_untrained={"solver_error", "overguided"})
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #0146a1af
@@ -99,14 +99,14 @@ def _number(v):
 def _table(m, case, step):
     "A record per level, and one per level and column (of at most 64)."
     a, h = m.of(audit), m.held
-    K = a.knows()
+    K = a.skill()
     out = []
     for i, s in enumerate(a.sigmas.tolist()):
         base = dict(case=case, step=step, sigma=s)
-        rival = {k: _number(v[i].mean()) for k, v in a.err.items()}
-        out.append(base | dict(column=None, rows=len(h.x0), **rival, error_se=_number(a.err["D"][i].std() / len(h.x0)**.5), knows=_number(K.mean[i]), knows_se=_number(K.se[i]),
+        baseline = {k: _number(v[i].mean()) for k, v in a.err.items()}
+        out.append(base | dict(column=None, rows=len(h.x0), **baseline, error_se=_number(a.err["D"][i].std() / len(h.x0)**.5), skill=_number(K.mean[i]), skill_se=_number(K.se[i]),
                                scale_r=_number(a.scale_r[i]), slope=_number(a.slope.mean[i]), slope_se=_number(a.slope.se[i]), F_target=_number(a.err["null"][i].mean() / a.c_out[i]**2), F_std=_number(a.F_rms[i])))
-        parts = {k: columns((h.answers(D)[i] - h.x0).square(), h.mask).mean(0).tolist() for k, D in dict(D=m.s.D).items()}
+        parts = {k: columns((h.predictions(D)[i] - h.x0).square(), h.mask).mean(0).tolist() for k, D in dict(D=m.s.D).items()}
         if 1 < len(parts["D"]) <= 64: out += [base | dict(column=c, D=_number(v)) for c, v in enumerate(parts["D"])]
     return out
 
@@ -179,4 +179,4 @@ def examine(
     findings = causes_first(findings)
     verdict, cause = verdict_of(findings, notes, lacking) if findings or not notes else (_well(notes, m.spent), "healthy")
     about = dict(rows=m.n, levels=levels, seed=seed, alpha=alpha, seconds=time.perf_counter() - start, spent={k: round(v, 3) for k, v in m.spent.items()}, checks=len(LIVE if checks is None else checks) - len(lacking))
-    return Report(s.card or Card({"card.title": "a live denoiser"}, case), verdict, cause, findings, unknowns, notes, log.rivals if log else [], lacking, table, about)
+    return Report(s.card or Card({"card.title": "a live denoiser"}, case), verdict, cause, findings, unknowns, notes, log.baselines if log else [], lacking, table, about)

@@ -26,8 +26,8 @@ def patchify(
     if odd := [g for g in x.shape[2:] if g % patch]: raise LabError("patch", f"{patch} for an axis of {odd[0]}", "a divisor of every axis of the grid")
     dim = x.ndim - 2
     split = x.reshape(*x.shape[:2], *(v for g in x.shape[2:] for v in (g // patch, patch)))
-    places, inside = range(2, 2 + 2 * dim, 2), range(3, 3 + 2 * dim, 2)
-    return split.permute(0, *places, 1, *inside).flatten(1 + dim).flatten(1, dim)
+    coordinates, inside = range(2, 2 + 2 * dim, 2), range(3, 3 + 2 * dim, 2)
+    return split.permute(0, *coordinates, 1, *inside).flatten(1 + dim).flatten(1, dim)
 
 # %% ../../nbs/33_nets.dit.ipynb #c0471dfe
 def unpatchify(

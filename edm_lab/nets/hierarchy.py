@@ -68,9 +68,9 @@ class Within(nn.Module):
         self.sab = SAB(width, heads)
     def forward(self, h: Float[Tensor, " b n e"], A: Bool[Tensor, " b n g"]) -> Float[Tensor, " b n e"]:
         place, size = _grid(A)
-        b, places, at = len(h), A.shape[2] * size, place[..., None].expand_as(h)
-        grid = h.new_zeros(b, places + 1, h.shape[-1]).scatter(1, at, h)[:, :-1]
-        real = torch.zeros(b, places + 1, dtype=torch.bool, device=h.device).scatter(1, place, True)[:, :-1]
+        b, coordinates, at = len(h), A.shape[2] * size, place[..., None].expand_as(h)
+        grid = h.new_zeros(b, coordinates + 1, h.shape[-1]).scatter(1, at, h)[:, :-1]
+        real = torch.zeros(b, coordinates + 1, dtype=torch.bool, device=h.device).scatter(1, place, True)[:, :-1]
         out = self.sab(grid.reshape(-1, size, h.shape[-1]), real.reshape(-1, size)).reshape(grid.shape)
         return nn.functional.pad(out, (0, 0, 0, 1)).gather(1, at)
 

@@ -24,16 +24,16 @@ class Oracle:
     def score(self, x, sigma):
         "Tweedie's formula, `(D - x) / sigma^2`: the score, times K if the noise has a covariance K."
         return (self(x, sigma) - x) / sigma_like(sigma, x)**2
-    def floor_mc(self, sigma, draws=1024, seed=0):
+    def bayes_error_mc(self, sigma, draws=1024, seed=0):
         "The Bayes floor at each level by Monte-Carlo, and its standard error; all levels see the same draws."
         levels = torch.as_tensor(sigma, dtype=torch.float64)
         x0 = self.sample(draws, rng(seed, "floor", "x0")).double()
         eps = randn_like(x0, rng(seed, "floor", "eps"))
         v = torch.stack([self.posterior_var(x0 + s * eps, s.item()) for s in levels.reshape(-1)]).reshape(*levels.shape, draws)
         return v.mean(-1), v.std(-1) / draws**.5
-    def bayes_floor(self, sigma, draws=1024, seed=0):
+    def bayes_error(self, sigma, draws=1024, seed=0):
         "E|x0 - D|^2 per coordinate at each level: the loss that no denoiser beats."
-        return self.floor_mc(sigma, draws, seed)[0]
+        return self.bayes_error_mc(sigma, draws, seed)[0]
 
 # %% ../../nbs/11_oracles.exact.ipynb #4643fb85
 class Modes(NamedTuple):
@@ -117,10 +117,10 @@ class GaussianOracle(Oracle):
     def __call__(self, x, sigma, cond=None):
         h, z, lam, s2 = _whiten(self, x, sigma)
         return (self.mean.to(x.device) + (h + _mul(self.modes.S, lam / (lam + s2) * z)).reshape(x.shape)).to(x.dtype)
-    def bayes_floor(self, sigma, draws=None, seed=None): # closed form: lam sigma^2 / (lam + sigma^2), summed over the modes by their length
+    def bayes_error(self, sigma, draws=None, seed=None): # closed form: lam sigma^2 / (lam + sigma^2), summed over the modes by their length
         lam, s2 = self.modes.lam, torch.as_tensor(sigma).double().cpu()[..., None]**2
         return (lam * s2 / (lam + s2).clamp_min(1e-200) * (1 if self.root is None else self.modes.S.square().sum(0))).sum(-1) / self.view[0]
-    def posterior_var(self, x, sigma): return self.bayes_floor(sigma).to(x.device).expand(len(x)) # b: the same for every x
+    def posterior_var(self, x, sigma): return self.bayes_error(sigma).to(x.device).expand(len(x)) # b: the same for every x
     def log_prob(self, x, sigma): # b: log p(x; sigma), nats; under coloured noise, of the modes' coordinates
         _, z, lam, s2 = _whiten(self, x, sigma)
         return -(z**2 / (lam + s2) + (2 * math.pi * (lam + s2)).log()).sum((1, 2)) / 2
@@ -162,12 +162,12 @@ class MixtureOracle(Oracle):
     def responsibilities(self, x, sigma): return self._parts(x, sigma)[0].softmax(1)
     def log_prob(self, x, sigma): return self._parts(x, sigma)[0].logsumexp(1)
     def __call__(self, x, sigma, cond=None):
-        logits, answers = self._parts(x, sigma)
-        return torch.einsum("bk,kb...->b...", logits.softmax(1), answers).to(x.dtype)
+        logits, predictions = self._parts(x, sigma)
+        return torch.einsum("bk,kb...->b...", logits.softmax(1), predictions).to(x.dtype)
     def posterior_var(self, x, sigma):
-        logits, answers = self._parts(x, sigma)
-        floors = torch.stack([p.posterior_var(x, sigma) for p in self.parts], 1)
-        return (logits.softmax(1) * (floors + (answers - self(x.double(), sigma)).flatten(2).square().mean(2).T)).sum(1)
+        logits, predictions = self._parts(x, sigma)
+        baselines = torch.stack([p.posterior_var(x, sigma) for p in self.parts], 1)
+        return (logits.softmax(1) * (baselines + (predictions - self(x.double(), sigma)).flatten(2).square().mean(2).T)).sum(1)
     def sample(self, n, gen=None):
         size = torch.multinomial(self.weights, n, replacement=True, generator=gen).bincount(minlength=len(self.parts))
         return torch.cat([p.sample(int(m), gen) for m, p in zip(size, self.parts)])[torch.randperm(n, generator=gen)]

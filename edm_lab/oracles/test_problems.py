@@ -158,17 +158,17 @@ def line_quantiles(
 # %% ../../nbs/11b_oracles.test_problems.ipynb #c0daba3b
 def sliced_w2(
     x: Float[Tensor, "n p"], # samples
-    law: MixtureOracle | Float[Tensor, "m p"], # the exact mixture, or samples of the truth
+    sigma_dist: MixtureOracle | Float[Tensor, "m p"], # the exact mixture, or samples of the truth
     directions: int = 128, # lines
     seed: int = 0, # of the lines
 ) -> float: # 0: the same law; unit: standard deviation of the law
     "Sliced 2-Wasserstein distance: $\\sqrt{\\mathbb E_u W_2^2} / \\sigma_{data}$; on each line by sorting."
     x, total = x.double().cpu().flatten(1), 0.
-    if not isinstance(law, MixtureOracle): law = law.double().cpu().flatten(1)
-    scale = law.sigma_data if isinstance(law, MixtureOracle) else law.std().item()
+    if not isinstance(sigma_dist, MixtureOracle): sigma_dist = sigma_dist.double().cpu().flatten(1)
+    scale = sigma_dist.sigma_data if isinstance(sigma_dist, MixtureOracle) else sigma_dist.std().item()
     for u in _directions(x.shape[1], directions, seed):
         a = (x @ u).sort().values
-        if isinstance(law, MixtureOracle): b = line_quantiles(law, u, len(a))
-        else: b = torch.quantile((law @ u).sort().values, (torch.arange(len(a), dtype=torch.float64) + .5) / len(a))
+        if isinstance(sigma_dist, MixtureOracle): b = line_quantiles(sigma_dist, u, len(a))
+        else: b = torch.quantile((sigma_dist @ u).sort().values, (torch.arange(len(a), dtype=torch.float64) + .5) / len(a))
         total += (a - b).square().mean().item() / directions
     return math.sqrt(total) / scale

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEFAULTS', 'SAMPLERS', 'override', 'packaged_recipes', 'load_recipe', 'card_text', 'recipe_rows', 'recipe_net',
-           'recipe_law', 'Recipe', 'cook']
+           'recipe_sigma_dist', 'Recipe', 'build_recipe']
 
 # %% ../../nbs/56_runs.recipe.ipynb #1d97e9b6
 import json
@@ -23,7 +23,7 @@ from ..diagnosis.card import Card, known_keys, nearest, parse_card, short
 from ..core import LabError, seed_of
 from ..data.rows import Rows, load_rows
 from ..data.synthetic import KINDS, toy
-from ..diffusion.sigma_dist import LogNormal, LogUniform, SigmaLaw
+from ..diffusion.sigma_dist import LogNormal, LogUniform, SigmaDist
 from ..diffusion.loss import min_snr
 from ..nets.dit import DiT
 from ..nets.mlp import MLP
@@ -35,7 +35,7 @@ from ..training.step import Optim, Task
 
 # %% ../../nbs/56_runs.recipe.ipynb #7eb07367
 DEFAULTS: dict[str, object] = { # key -> what is done where the card is silent
-    "data.source": "mixture", "data.rows": 4096, "data.held": 1024, "data.held_share": .1, "data.key": "x0", "net.kind": "mlp", "noise.model": "isotropic", "sigma_law.kind": "lognormal", "sigma_law.P_mean": -1.2, "sigma_law.P_std": 1.2, "sigma_law.scale": 1.,
+    "data.source": "mixture", "data.rows": 4096, "data.held": 1024, "data.held_share": .1, "data.key": "x0", "net.kind": "mlp", "noise.model": "isotropic", "sigma_dist.kind": "lognormal", "sigma_dist.P_mean": -1.2, "sigma_dist.P_std": 1.2, "sigma_dist.scale": 1.,
     "loss.weight": "edm", "train.steps": 2000, "train.batch": 128, "train.lr": 1e-3, "train.schedule": "constant", "train.warmup": 100, "train.weight_decay": 0., "train.clip": 1., "train.precision": "no", "train.accumulate": 1,
     "train.seed": 0, "train.workers": 0, "train.device": "auto", "train.log_every": 100, "train.ckpt_every": 1000, "ema.used": True, "ema.decay": .999, "ema.warmup": True, "ema.update": "step", "conditioning.dropout": 0.,
     "model.parametrisation": "edm", "sampling.sampler": "eab", "sampling.steps": 20, "sampling.rho": 7.}
@@ -98,11 +98,11 @@ def load_recipe(
 # %% ../../nbs/56_runs.recipe.ipynb #b3ace7b8
 def _check_recipe(card):
     "What the trainer cannot do is said before anything is made."
-    for key, can in {"noise.model": ("isotropic", "centred"), "sigma_law.kind": ("lognormal", "log_uniform"), "loss.weight": ("edm", "min_snr", "none"), "model.parametrisation": ("edm",), "ema.update": ("step",), "sampling.sampler": SAMPLERS}.items():
+    for key, can in {"noise.model": ("isotropic", "centred"), "sigma_dist.kind": ("lognormal", "log_uniform"), "loss.weight": ("edm", "min_snr", "none"), "model.parametrisation": ("edm",), "ema.update": ("step",), "sampling.sampler": SAMPLERS}.items():
         if card[key] not in can: raise LabError(f"{card.name}: {key}", card[key], f"{', '.join(can)}, which the trainer knows{nearest(card[key], can)}")
-    if card["sigma_law.kind"] == "log_uniform" and not card.has("sigma_law.sigma_min", "sigma_law.sigma_max"): raise LabError(f"{card.name}: sigma_law", "log_uniform without its ends", "sigma_min and sigma_max")
-    lo, hi = card["sigma_law.sigma_min"] or 0, card["sigma_law.sigma_max"] or math.inf
-    if not lo < hi: raise LabError(f"{card.name}: sigma_law", f"sigma_min {lo:g}, sigma_max {hi:g}", "a lower one and a higher one")
+    if card["sigma_dist.kind"] == "log_uniform" and not card.has("sigma_dist.sigma_min", "sigma_dist.sigma_max"): raise LabError(f"{card.name}: sigma_dist", "log_uniform without its ends", "sigma_min and sigma_max")
+    lo, hi = card["sigma_dist.sigma_min"] or 0, card["sigma_dist.sigma_max"] or math.inf
+    if not lo < hi: raise LabError(f"{card.name}: sigma_dist", f"sigma_min {lo:g}, sigma_max {hi:g}", "a lower one and a higher one")
     if card["ema.decay"] >= 1: raise LabError(f"{card.name}: ema.decay", card["ema.decay"], "below 1")
     if card["train.batch"] % card["train.accumulate"]: raise LabError(f"{card.name}: train.batch", card["train.batch"], f"a multiple of train.accumulate = {card['train.accumulate']}")
 
@@ -129,9 +129,9 @@ def recipe_rows(
     source, seed = card["data.source"], card["train.seed"]
     if source in KINDS:
         t = toy(source, card["data.rows"], card["data.held"], seed, **({"frame": card["data.frame"]} if card["data.frame"] and source == "points" else {}))
-        return t.train, t.held, t.group
+        return t.train, t.held, t.symmetry
     train, held = load_rows(source, card["data.key"]).split(1 - card["data.held_share"], seed)
-    return train, held, None if card["data.gauge"] == "none" else card["data.gauge"]
+    return train, held, None if card["data.symmetry"] == "none" else card["data.symmetry"]
 
 # %% ../../nbs/56_runs.recipe.ipynb #1d7470a4
 _NETS = dict(mlp=(MLP, ("width", "depth", "dropout")), unet=(UNet, ("channels", "attention", "dropout")), dit=(DiT, ("patch", "tokens", "width", "depth", "heads", "dropout")),
@@ -156,10 +156,10 @@ def recipe_net(
 ): # a network with the initial weights of the seed
     "The network that a recipe names, fitted to the rows."
     kind = card["net.kind"]
-    make, knows = _NETS[kind]
+    make, skill = _NETS[kind]
     given = {k.partition(".")[2]: v for k, v in card.values.items() if k.startswith("net.") and k != "net.kind"}
     for k in given:
-        if k not in knows: raise LabError(f"net.{k}", f"a {kind}", f"one of {', '.join('net.' + x for x in knows)} for it")
+        if k not in skill: raise LabError(f"net.{k}", f"a {kind}", f"one of {', '.join('net.' + x for x in skill)} for it")
     args = {k: [int(x) if k == "channels" else bool(x) for x in v] if isinstance(v, list) else v for k, v in given.items()}
     if "distance_bias" in args: args["bias"] = args.pop("distance_bias")
     if kind == "dit" and not {"patch", "tokens"} & args.keys(): args |= dict(tokens=1) if rows.x0.ndim == 2 else dict(patch=1)
@@ -168,13 +168,13 @@ def recipe_net(
         return make(**(_of_data(kind, rows) | ({} if n_classes is None else dict(n_classes=n_classes)) | args))
 
 # %% ../../nbs/56_runs.recipe.ipynb #1fc5f08c
-def recipe_law(
+def recipe_sigma_dist(
     card: Card, # a recipe
-) -> SigmaLaw:
+) -> SigmaDist:
     "The law of the training levels."
-    lo, hi = card["sigma_law.sigma_min"], card["sigma_law.sigma_max"]
-    if card["sigma_law.kind"] == "log_uniform": return LogUniform(lo, hi)
-    return LogNormal(card["sigma_law.P_mean"], card["sigma_law.P_std"], card["sigma_law.scale"], lo, hi)
+    lo, hi = card["sigma_dist.sigma_min"], card["sigma_dist.sigma_max"]
+    if card["sigma_dist.kind"] == "log_uniform": return LogUniform(lo, hi)
+    return LogNormal(card["sigma_dist.P_mean"], card["sigma_dist.P_std"], card["sigma_dist.scale"], lo, hi)
 
 # %% ../../nbs/56_runs.recipe.ipynb #570a7a5e
 def _ones(sigma): return torch.ones_like(sigma)
@@ -187,17 +187,17 @@ class Recipe:
     D: Precond # the denoiser, untrained
     train: Rows # training rows
     held: Rows # held-out rows
-    group: str | None # symmetry of the sets
-    law: SigmaLaw # of the levels
+    symmetry: str | None # symmetry of the sets
+    sigma_dist: SigmaDist # of the levels
     task: Task # noise, weight, dropping
     optim: Optim # how the weights move
 
 # %% ../../nbs/56_runs.recipe.ipynb #35f9623e
-def cook(
+def build_recipe(
     card: Card, # from `load_recipe`
 ) -> Recipe:
     "Make what a recipe names; what cannot be made is one `LabError`."
-    card, (train, held, group) = Card(dict(card.values), card.name), recipe_rows(card)
+    card, (train, held, symmetry) = Card(dict(card.values), card.name), recipe_rows(card)
     noise = Centred() if card["noise.model"] == "centred" else Isotropic()
     if isinstance(noise, Centred) and train.x0.ndim != 3: raise LabError("noise.model", f"centred for rows of shape {tuple(train.x0.shape[1:])}", "isotropic, or sets of points")
     real = train.x0 if train.mask is None else train.x0[train.mask]
@@ -205,9 +205,9 @@ def cook(
     if not rms > 0: raise LabError("data", "rows that are all zero", "rows that vary")
     card.values.setdefault("model.sigma_data", rms)
     label = max((int(r.cond["label"].max()) for r in (train, held) if r.cond and "label" in r.cond), default=-1) + 1
-    D, law = Precond(recipe_net(card, train, label or None), card["model.sigma_data"]), recipe_law(card)
-    for k, q in (("sampling.sigma_min", .001), ("sampling.sigma_max", .985)): card.values.setdefault(k, float(law.icdf(q)))
+    D, sigma_dist = Precond(recipe_net(card, train, label or None), card["model.sigma_data"]), recipe_sigma_dist(card)
+    for k, q in (("sampling.sigma_min", .001), ("sampling.sigma_max", .985)): card.values.setdefault(k, float(sigma_dist.icdf(q)))
     if not card["sampling.sigma_min"] < card["sampling.sigma_max"]: raise LabError("sampling", f"sigma_min {card['sampling.sigma_min']:g}, sigma_max {card['sampling.sigma_max']:g}", "a lower one and a higher one")
     weight = dict(edm=None, none=_ones, min_snr=partial(min_snr, sigma_data=card["model.sigma_data"]))[card["loss.weight"]]
     optim = Optim(card["train.lr"], weight_decay=card["train.weight_decay"], warmup=card["train.warmup"], schedule=card["train.schedule"], clip=card["train.clip"])
-    return Recipe(card, D, train, held, group, law, Task(noise, weight, cond_drop=card["conditioning.dropout"], n_classes=label), optim)
+    return Recipe(card, D, train, held, symmetry, sigma_dist, Task(noise, weight, cond_drop=card["conditioning.dropout"], n_classes=label), optim)

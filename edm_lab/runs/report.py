@@ -71,10 +71,10 @@ def finding_html(
             f"<p><strong>Fix.</strong> {_esc(f.fix)}</p></article>")
 
 # %% ../../nbs/55_runs.report.ipynb #f58d6fd9
-def _rivals_html(d: Diagnosis) -> str:
+def _hypotheses_html(d: Diagnosis) -> str:
     "The stories that were compared, as a table."
-    if not d.rivals: return ""
-    rows = "".join(f'<tr><td>{_esc(r["name"])}</td><td class="n" title="rms log error">{100 * r["rms_log_error"]:.1f} %</td><td class="n" title="fitted scale">{"" if r["family"] == "informed" else format(r["scale"], ".3g")}</td><td>{_esc(r["means"])}</td></tr>' for r in d.rivals)
+    if not d.hypotheses: return ""
+    rows = "".join(f'<tr><td>{_esc(r["name"])}</td><td class="n" title="rms log error">{100 * r["rms_log_error"]:.1f} %</td><td class="n" title="fitted scale">{"" if r["family"] == "informed" else format(r["scale"], ".3g")}</td><td>{_esc(r["means"])}</td></tr>' for r in d.hypotheses)
     return ('<h3>Stories that could explain the scale table</h3><div class="wide"><table><thead><tr><th>story</th><th class="n">rms log error</th><th class="n">fitted scale</th><th>what it would mean</th></tr></thead>'
             f"<tbody>{rows}</tbody></table></div>")
 
@@ -87,7 +87,7 @@ _WORDS = { # term -> what it means, for the end of the page
     "c_noise": "the noise level as the network is told it; c_skip, c_in and c_out scale the skip connection, the input and the output", "Wiener": "the best linear filter: it knows how much the data vary, and no shapes",
     "O(2)": "rotations and reflections of the plane; a target that is known only up to them has no frame, and the best answer is an average that shrinks", "kNN@10": "share of the ten nearest neighbours that are recovered",
     "open-loop": "sampled from pure noise, with the network's own answers fed back", "rms log error": "root mean square of ln(logged / predicted): 3 % is a typical factor of 1.03",
-    "alpha_bar": "share of the signal left at a timestep of a DDPM: x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise", "trivial": "of a predictor that knows nothing: the best constant times its input",
+    "alpha_bar": "share of the signal left at a timestep of a DDPM: x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise", "scalar": "of a predictor that knows nothing: the best constant times its input",
     "EMA": "exponential moving average of the weights", "PSNR": "peak signal-to-noise ratio, in decibels", "churn": "noise that a sampler adds between its steps", "step_scale": "a factor on each step of the sampler",
     "library size": "number of reads of a cell", "NB": "negative binomial, a law of counts", "LoRA": "small trainable matrices beside frozen ones", "MMD": "a distance between two sets of samples"}
 
@@ -110,7 +110,7 @@ def section_html(
     if d.panels: out.append('<div class="figs">' + "".join(map(figure_html, d.panels)) + "</div>")
     if d.findings: out.append("<h3>Findings</h3>" + "".join(map(finding_html, d.findings)))
     if d.notes: out.append("<h3>Checked and well</h3><ul>" + "".join(f"<li>{_esc(n.text)}</li>" for n in d.notes) + "</ul>")
-    out.append(_rivals_html(d))
+    out.append(_hypotheses_html(d))
     if d.unknowns: out.append("<h3>What this log cannot tell, and what would</h3><dl>" + "".join(f"<dt>{_esc(u.question)}</dt><dd>{_esc(u.measurement)}</dd>" for u in d.unknowns) + "</dl>")
     if d.card["source.text"]: out.append(f'<p class="symptom">Transcribed from: {_esc(d.card["source.text"])}</p>')
     return "".join(out) + "</section>"

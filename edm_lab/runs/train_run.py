@@ -31,7 +31,7 @@ from ..training.logger import read_log
 from ..diagnosis.log_readers import open_run
 from ..diffusion.loss import edm_weight
 from ..diffusion.noise import Centred
-from .recipe import SAMPLERS, Recipe, card_text, cook
+from .recipe import SAMPLERS, Recipe, card_text, build_recipe
 from ..samplers.single_step import churn, ddim, euler, final, heun, start
 from ..samplers.schedules import karras
 from ..samplers.multistep import dpmpp, eab, multistep, unipc
@@ -68,12 +68,12 @@ def train_run(
 ) -> tuple[Recipe, Fit]: # what was trained, and how it went
     "Train what a recipe names, into a folder."
     _extras()
-    r, out, c = cook(card), Path(out), card
+    r, out, c = build_recipe(card), Path(out), card
     _same_run(r.card, out, resume)
     engine = Engine(c["train.precision"], c["train.accumulate"], "cpu" if c["train.device"] == "cpu" else None)
     ema = EMA(r.D.to(engine.device), c["ema.decay"], c["ema.warmup"]) if c["ema.used"] else None
     if engine.main: write_whole(out / "card.toml", card_text(r.card))
-    done = fit(r.D, r.train, r.law, steps=c["train.steps"], batch_size=c["train.batch"], ema=ema, out=out, held=r.held, log_every=c["train.log_every"], engine=engine,
+    done = fit(r.D, r.train, r.sigma_dist, steps=c["train.steps"], batch_size=c["train.batch"], ema=ema, out=out, held=r.held, log_every=c["train.log_every"], engine=engine,
                task=r.task, seed=c["train.seed"], optim=r.optim, ckpt_every=c["train.ckpt_every"], workers=c["train.workers"])
     return r, done
 
@@ -116,7 +116,7 @@ def open_trained(
     with warnings.catch_warnings(): # the notes say it
         warnings.simplefilter("ignore")
         c = load_ckpt(folder, step)
-    r = cook(load_card(folder / "card.toml"))
+    r = build_recipe(load_card(folder / "card.toml"))
     ema = EMA(r.D, r.card["ema.decay"], r.card["ema.warmup"]) if r.card["ema.used"] else None
     _filled(r, ema, c, folder)
     D = (r.D if ema is None else ema.D).to(device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")).eval()
@@ -191,7 +191,7 @@ def _feed(r: Recipe):
     a_pass = max(1, len(r.train) // size)
     def feed(epoch, step):
         at = epoch * a_pass + step
-        b = draw_batch(batch(r.train, size, seed, at), r.law, r.task, seed, at, n_classes=r.task.n_classes)
+        b = draw_batch(batch(r.train, size, seed, at), r.sigma_dist, r.task, seed, at, n_classes=r.task.n_classes)
         weight = (lambda s: edm_weight(s, r.D.sigma_data)) if r.task.weight is None else r.task.weight
         return Feed(b.x0, b.x, b.sigma, b.cond, weight(b.sigma))
     return feed
@@ -211,5 +211,5 @@ def examine_run(
     grid = karras(c["sampling.steps"], c["sampling.sigma_min"], c["sampling.sigma_max"], c["sampling.rho"])
     def sampler(D, x, sigmas, cond=None, seed=0): return final(_SOLVERS[c["sampling.sampler"]](D, x, sigmas, cond, r.task.noise, seed))
     log = t.folder / "log.jsonl"
-    return examine(t.D, held, train=r.train, noise=r.task.noise, law=r.law, schedule=grid, sampler=sampler, group=r.group, feed=_feed(r), raw=r.D if t.D is not r.D else None,
+    return examine(t.D, held, train=r.train, noise=r.task.noise, sigma_dist=r.sigma_dist, schedule=grid, sampler=sampler, symmetry=r.symmetry, feed=_feed(r), raw=r.D if t.D is not r.D else None,
                    records=read_log(log)[0] if log.is_file() else None, card=open_run(t.folder), case=str(path), step=t.step, **more)

@@ -81,7 +81,7 @@ class _Flow(NamedTuple):
     def x(self, y, sigma): return torch.where(self.mask, self.m + self.n(sigma) * y, self.x0.double()).to(self.x0.dtype)
     def parts(self): return [slice(i, i + self.chunk) for i in range(0, len(self.x0), self.chunk)]
     def given(self, rows): return self.cond and {k: v[rows] if isinstance(v, Tensor) and v.ndim and len(v) == len(self.x0) else v for k, v in self.cond.items()}
-    def ask(self, y, sigma): return torch.cat([self.D(self.x(y, sigma)[r], sigma, self.given(r)) for r in self.parts()]).double()
+    def predict(self, y, sigma): return torch.cat([self.D(self.x(y, sigma)[r], sigma, self.given(r)) for r in self.parts()]).double()
 
 # %% ../../nbs/18_samplers.likelihood.ipynb #ccfe6ad2
 def _slope(
@@ -109,7 +109,7 @@ def _centre(
 ) -> Float64[Tensor, " b *d"]: # m
     "m = (D(sigma eps) + D(-sigma eps)) / 2."
     z = torch.randn(flow.sd.shape, generator=rng(seed, "centre"), dtype=torch.float64).to(flow.x0.device).expand(flow.x0.shape)
-    return (flow.ask(z, sigma) + flow.ask(-z, sigma)) / 2
+    return (flow.predict(z, sigma) + flow.predict(-z, sigma)) / 2
 
 # %% ../../nbs/18_samplers.likelihood.ipynb #d07c0385
 _STAGES = {1: ((0., 1.),), 2: ((0., 1 / 2), (1., 1 / 2)), 4: ((0., 1 / 6), (1 / 2, 1 / 3), (1 / 2, 1 / 3), (1., 1 / 6))} # order -> (node, weight) a stage

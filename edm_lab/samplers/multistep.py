@@ -19,7 +19,7 @@ from torch import Tensor
 # %% ../../nbs/15a_samplers.multistep.ipynb #b63e38e5
 from ..core import Denoiser, LabError
 from ..diffusion.noise import Isotropic, NoiseModel
-from .single_step import Step, _ask, _steps, final, start
+from .single_step import Step, _predict, _steps, final, start
 from .schedules import as_sigmas, log_uniform
 
 # %% ../../nbs/15a_samplers.multistep.ipynb #e0ffd850
@@ -108,7 +108,7 @@ def multistep(
     memory = x.new_zeros(factors.shape[1], len(x))
     back, rows, factors, state = memory.mT, [m.view(shape) for m in memory], factors.unbind(), x.view(shape)
     for i, sigma_cur, sigma_next, a, k, slot in steps:
-        x0_hat = _ask(D, state if dtype is x.dtype else state.to(dtype), sigma_cur, cond, i)
+        x0_hat = _predict(D, state if dtype is x.dtype else state.to(dtype), sigma_cur, cond, i)
         torch.sub(x0_hat, state, alpha=k, out=rows[slot])
         x = torch.addmv(x, back, factors[i], beta=a, out=torch.empty_like(x)) # with out=, autocast leaves it alone
         state = x.view(shape)
@@ -233,12 +233,12 @@ def dpm2(
 ) -> Iterator[Step]: # n steps, 2n - 1 calls of D
     "Midpoint rule: the whole step with the slope at $\\sqrt{\\sigma_i\\sigma_{i+1}}$; the last step is Euler's."
     for i, sigma_cur, sigma_next in _steps(sigmas):
-        x0_hat = _ask(D, x, sigma_cur, cond, i)
+        x0_hat = _predict(D, x, sigma_cur, cond, i)
         d = (x - x0_hat) / sigma_cur
         if sigma_next:
             mid = math.sqrt(sigma_cur * sigma_next)
             ahead = x + (mid - sigma_cur) * d
-            d = (ahead - _ask(D, ahead, mid, cond, i)) / mid
+            d = (ahead - _predict(D, ahead, mid, cond, i)) / mid
         x = x + (sigma_next - sigma_cur) * d
         yield Step(i, x, sigma_cur, sigma_cur, sigma_next, x0_hat, 2 * i + 1 + bool(sigma_next))
 

@@ -30,7 +30,7 @@ def _steps(
     return list(zip(range(len(s)), s, s[1:]))[first:]
 
 # %% ../../nbs/15_samplers.single_step.ipynb #9d6c03e0
-def _ask(
+def _predict(
     D: Denoiser, # the denoiser
     x: Float[Tensor, " b *d"], # state
     sigma: float, # its level
@@ -66,7 +66,7 @@ def euler(
 ) -> Iterator[Step]: # n steps, n calls of D
     "First order: $x_{i+1} = \\hat x_0 + \\frac{\\sigma_{i+1}}{\\sigma_i} (x_i - \\hat x_0)$."
     for i, sigma_cur, sigma_next in _steps(sigmas):
-        x0_hat = _ask(D, x, sigma_cur, cond, i)
+        x0_hat = _predict(D, x, sigma_cur, cond, i)
         x = x0_hat + sigma_next / sigma_cur * (x - x0_hat)
         yield Step(i, x, sigma_cur, sigma_cur, sigma_next, x0_hat, i + 1)
 
@@ -100,11 +100,11 @@ def _heun_step(
     i: int, # step, for the message of a failure
 ) -> tuple[Tensor, Tensor, int]: # state at sigma_next, D's first answer, calls
     "The mean of the slopes $d = (x - D)/\\sigma$ at both ends of the step."
-    x0_hat = _ask(D, x, sigma_cur, cond, i)
+    x0_hat = _predict(D, x, sigma_cur, cond, i)
     d = (x - x0_hat) / sigma_cur
     ahead = x0_hat + sigma_next * d
     if sigma_next == 0: return ahead, x0_hat, 1
-    d_next = (ahead - _ask(D, ahead, sigma_next, cond, i)) / sigma_next
+    d_next = (ahead - _predict(D, ahead, sigma_next, cond, i)) / sigma_next
     return x + (sigma_next - sigma_cur) * (d + d_next) / 2, x0_hat, 2
 
 # %% ../../nbs/15_samplers.single_step.ipynb #c320e6bd
@@ -122,7 +122,7 @@ def heun(
         yield Step(i, x, sigma_cur, sigma_cur, sigma_next, x0_hat, nfe)
 
 # %% ../../nbs/15_samplers.single_step.ipynb #7df09c87
-def _stir(
+def _churn(
     x: Float[Tensor, " b *d"], # state at sigma_cur
     sigma_cur: float, # its level
     sigma_hat: float, # the level wanted, not below
@@ -151,7 +151,7 @@ def churn(
     nfe, gamma = 0, min(S_churn / (len(as_sigmas(sigmas)) - 1), 2**.5 - 1)
     for i, sigma_cur, sigma_next in _steps(sigmas, first):
         sigma_hat = sigma_cur * (1 + gamma) if S_tmin <= sigma_cur <= S_tmax else sigma_cur
-        x_hat = _stir(x, sigma_cur, sigma_hat, S_noise, noise, rng(seed, "churn", i))
+        x_hat = _churn(x, sigma_cur, sigma_hat, S_noise, noise, rng(seed, "churn", i))
         x, x0_hat, calls = _heun_step(D, x_hat, sigma_hat, sigma_next, cond, i)
         nfe += calls
         yield Step(i, x, sigma_cur, sigma_hat, sigma_next, x0_hat, nfe)
@@ -170,11 +170,11 @@ def ddim(
     "$x = \\hat x_0 + \\sigma_{down}\\hat\\varepsilon + \\sigma_{up} z$, $\\sigma_{up} = \\eta\\,\\sigma_{next}\\sqrt{1 - \\sigma_{next}^2/\\sigma^2}$ (Song et al. 2021, eq. 12 and 16, in sigma)."
     if not 0 <= eta <= 1: raise LabError("eta", eta, "a number from 0 to 1")
     for nfe, (i, sigma_cur, sigma_next) in enumerate(_steps(sigmas, first), 1):
-        x0_hat = _ask(D, x, sigma_cur, cond, i)
+        x0_hat = _predict(D, x, sigma_cur, cond, i)
         sigma_up = eta * sigma_next * math.sqrt(1 - (sigma_next / sigma_cur)**2)
         sigma_down = math.sqrt(sigma_next**2 - sigma_up**2)
         x = x0_hat + sigma_down / sigma_cur * (x - x0_hat)
-        x = _stir(x, sigma_down, sigma_next, 1., noise, rng(seed, "churn", i))
+        x = _churn(x, sigma_down, sigma_next, 1., noise, rng(seed, "churn", i))
         yield Step(i, x, sigma_cur, sigma_cur, sigma_next, x0_hat, nfe)
 
 # %% ../../nbs/15_samplers.single_step.ipynb #364bfbc8
@@ -196,8 +196,8 @@ def af3(
     for nfe, (i, sigma_cur, sigma_next) in enumerate(_steps(sigmas, first), 1):
         if augment is not None: x = augment(x, rng(seed, "augment", i))
         sigma_hat = sigma_cur * (1 + gamma0) if sigma_next > gamma_min else sigma_cur
-        x_hat = _stir(x, sigma_cur, sigma_hat, noise_scale, noise, rng(seed, "churn", i))
-        x0_hat = _ask(D, x_hat, sigma_hat, cond, i)
+        x_hat = _churn(x, sigma_cur, sigma_hat, noise_scale, noise, rng(seed, "churn", i))
+        x0_hat = _predict(D, x_hat, sigma_hat, cond, i)
         x = x_hat + step_scale * (sigma_next - sigma_hat) / sigma_hat * (x_hat - x0_hat)
         yield Step(i, x, sigma_cur, sigma_hat, sigma_next, x0_hat, nfe)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 # %% ../../nbs/15b_samplers.stochastic.ipynb #8bf37d1c
 from ..core import Denoiser, LabError, rng, seed_of
 from ..diffusion.noise import Isotropic, NoiseModel
-from .single_step import Step, _ask, _steps, _stir, heun
+from .single_step import Step, _predict, _steps, _churn, heun
 from .schedules import as_sigmas, karras
 
 # %% ../../nbs/15b_samplers.stochastic.ipynb #44ee5061
@@ -95,7 +95,7 @@ def _walk(
     "$x \\leftarrow a\\,x + \\sum_j b_j\\,\\hat x_{0,i-j} + c\\,z_i$, with $z_i$ from `(seed, \"sde\", i)`."
     gen = torch.Generator()
     for nfe, ((i, sigma_cur, sigma_next), (a, b, c)) in enumerate(zip(steps, rows), 1):
-        past = (_ask(D, x, sigma_cur, cond, i), *past[:2])
+        past = (_predict(D, x, sigma_cur, cond, i), *past[:2])
         x = a * x
         for bj, x0_hat in zip(b, past): x = torch.add(x, x0_hat, alpha=bj)
         if c: x = torch.add(x, noise.sample(x, gen.manual_seed(seed_of(seed, "sde", i))), alpha=c)
@@ -169,10 +169,10 @@ def ancestral_2s(
     nfe, gen = 0, torch.Generator()
     for i, sigma_cur, sigma_next in _steps(sigmas, first):
         up, down = _up_down(sigma_cur, sigma_next, eta)
-        x0_hat = to = _ask(D, x, sigma_cur, cond, i)
+        x0_hat = to = _predict(D, x, sigma_cur, cond, i)
         if down:
             mid = math.sqrt(sigma_cur * down)
-            to = _ask(D, torch.lerp(x0_hat, x, mid / sigma_cur), mid, cond, i)
+            to = _predict(D, torch.lerp(x0_hat, x, mid / sigma_cur), mid, cond, i)
         x, nfe = torch.lerp(to, x, down / sigma_cur), nfe + 1 + (down > 0)
         if up: x = torch.add(x, noise.sample(x, gen.manual_seed(seed_of(seed, "sde", i))), alpha=up)
         yield Step(i, x, sigma_cur, sigma_cur, sigma_next, x0_hat, nfe)
@@ -211,7 +211,7 @@ def restart(
     if not 0 <= first < len(legs): raise LabError("first", first, f"a leg from 0 to {len(legs) - 1}")
     for k, leg in enumerate(legs[first:], first):
         came_from = legs[k - 1][-1] if k else leg[0]
-        x = _stir(x, came_from, leg[0], 1., noise, rng(seed, "restart", k))
+        x = _churn(x, came_from, leg[0], 1., noise, rng(seed, "restart", k))
         for step in inner(D, x, leg, cond):
             if step.i == 0: step.sigma_cur = came_from
             step.i, step.nfe = step.i + i, step.nfe + nfe

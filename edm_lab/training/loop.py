@@ -27,8 +27,8 @@ from ..core import Denoiser, LabError, rng, seed_of
 from ..data.rows import Rows, batch, loader
 from .ema import EMA
 from .distributed import Engine
-from ..diffusion.sigma_dist import SigmaLaw
-from .logger import Floors, Log, binned, progress, read_log, scales
+from ..diffusion.sigma_dist import SigmaDist
+from .logger import Baselines, Log, binned, progress, read_log, scales
 from ..diffusion.loss import Losses, denoising_loss
 from .step import Optim, Task, draw_batch, train_step
 
@@ -52,7 +52,7 @@ def _net_text(D):
 # %% ../../nbs/44_training.loop.ipynb #514b68c6
 def fingerprint(
     D: Denoiser, # what is trained
-    law: SigmaLaw, # of the levels
+    sigma_dist: SigmaDist, # of the levels
     optim: Optim, # how the weights move
     task: Task, # what is asked
     **more: object, # seed, batch_size, ... by name
@@ -60,8 +60,8 @@ def fingerprint(
     "Every setting on which the numbers of a run depend."
     groups = dict(optim=optim, task=task)
     out = {f"{g}.{f.name}": _text(getattr(o, f.name)) for g, o in groups.items() for f in fields(o)}
-    law = type(law).__name__ if hasattr(law, "state_dict") else law               # a law with a state is in the checkpoint
-    return out | {k: _text(v) for k, v in dict(law=law, sigma_data=D.sigma_data, **more).items()} | {"net": _net_text(D)}
+    sigma_dist = type(sigma_dist).__name__ if hasattr(sigma_dist, "state_dict") else sigma_dist               # a law with a state is in the checkpoint
+    return out | {k: _text(v) for k, v in dict(sigma_dist=sigma_dist, sigma_data=D.sigma_data, **more).items()} | {"net": _net_text(D)}
 
 # %% ../../nbs/44_training.loop.ipynb #633e8304
 def _compare(then, now, folder):
@@ -95,9 +95,9 @@ def _stateful(what, o):
 # %% ../../nbs/44_training.loop.ipynb #36555e6a
 class _Run:
     "All state of a run, and the way into a checkpoint and out of it."
-    def __init__(self, D, opt, engine, law, ema, extras, out, print_):
+    def __init__(self, D, opt, engine, sigma_dist, ema, extras, out, print_):
         self.D, self.opt, self.engine, self.out, self.print = D, opt, engine, out, print_
-        kept = dict(D=D, opt=opt, engine=engine) | ({"law": law} if hasattr(law, "state_dict") else {}) | ({} if ema is None else {"ema": ema})
+        kept = dict(D=D, opt=opt, engine=engine) | ({"sigma_dist": sigma_dist} if hasattr(sigma_dist, "state_dict") else {}) | ({} if ema is None else {"ema": ema})
         self.kept = kept | {f"extras.{k}": v for k, v in extras.items()}
         for k, v in self.kept.items(): _stateful(k, v)
         self.step, self.nonfinite, self.in_a_row, self.saved = 0, 0, 0, None
@@ -160,15 +160,15 @@ def _first_batch(rows, size, seed):
 def _classes(D): return next((m.n_classes for m in D.modules() if isinstance(getattr(m, "n_classes", None), int) and m.n_classes), 0)
 
 # %% ../../nbs/44_training.loop.ipynb #86dfd927
-def _start(D, rows, law, steps, batch_size, seed, optim, task, ema, extras, out, engine):
+def _start(D, rows, sigma_dist, steps, batch_size, seed, optim, task, ema, extras, out, engine):
     "The run with everything in its place, the prepared denoiser and optimiser, and notes."
     if not isinstance(D, torch.nn.Module): raise LabError("D", type(D).__name__, "a torch.nn.Module, such as Precond(net, sigma_data)")
     if steps < 1: raise LabError("steps", steps, "at least 1")
     D.to(engine.device)
     opt = optim.make(D.parameters())
-    print_ = {} if out is None else fingerprint(D, law, optim, task, seed=seed, batch_size=batch_size, precision=engine.precision, data=_first_batch(rows, batch_size, seed),
+    print_ = {} if out is None else fingerprint(D, sigma_dist, optim, task, seed=seed, batch_size=batch_size, precision=engine.precision, data=_first_batch(rows, batch_size, seed),
                                                 **(dict(steps=steps) if optim.schedule == "cosine" else {}))
-    run = _Run(D, opt, engine, law, ema, extras, None if out is None else Path(out), print_)
+    run = _Run(D, opt, engine, sigma_dist, ema, extras, None if out is None else Path(out), print_)
     notes = run.resume()
     if ema is not None and engine.world > 1: ema.load_state_dict(engine.same(ema.state_dict()))   # as DDP does with the weights: those of process 0 count
     return run, *engine.prepare(D, opt), notes
@@ -177,7 +177,7 @@ def _start(D, rows, law, steps, batch_size, seed, optim, task, ema, extras, out,
 def train(
     D: Denoiser, # what is trained, in place: Precond(net, sigma_data)
     rows, # clean data: `Rows` or another source, or a function (step, rank, world) -> iterator of `Rows`
-    law: SigmaLaw, # of the levels; one with `update(step, losses)` is told each step's losses, one with a state is kept
+    sigma_dist: SigmaDist, # of the levels; one with `update(step, losses)` is told each step's losses, one with a state is kept
     *,
     steps: int, # of the whole run, those before a resume included
     batch_size: int, # samples a step, over all processes and parts
@@ -193,8 +193,8 @@ def train(
 ) -> Iterator[Record]: # one a step
     "Train, yielding a record a step; the caller may stop at any of them."
     engine, extras = engine or Engine(), extras or {}
-    run, shown, opt, notes = _start(D, rows, law, steps, batch_size, seed, optim, task, ema, extras, out, engine)
-    mode, one = D.training, partial(_one, run, shown, opt, law, steps, seed, optim, task, ema, _classes(D), [(k, p) for k, p in D.named_parameters() if p.requires_grad])
+    run, shown, opt, notes = _start(D, rows, sigma_dist, steps, batch_size, seed, optim, task, ema, extras, out, engine)
+    mode, one = D.training, partial(_one, run, shown, opt, sigma_dist, steps, seed, optim, task, ema, _classes(D), [(k, p) for k, p in D.named_parameters() if p.requires_grad])
     with _Stop() as stop:
         try:
             for r in _batches(rows, batch_size, seed, run.step, steps, engine, workers):
@@ -216,16 +216,16 @@ def train(
 def _last_words(stop, run): return f"{stop.name or 'a signal to another process'}: stopped after step {run.step}{f', saved in {run.out}' if run.out else ', not saved'}"
 
 # %% ../../nbs/44_training.loop.ipynb #f694c828
-def _one(run, shown, opt, law, steps, seed, optim, task, ema, n_classes, named, rows, notes):
+def _one(run, shown, opt, sigma_dist, steps, seed, optim, task, ema, n_classes, named, rows, notes):
     "One step, from rows to record."
     began, engine, s = time.perf_counter(), run.engine, run.step
     if not shown.training: shown.train()
-    b = draw_batch(rows, law, task, seed, s, engine.rank, engine.world, n_classes, engine.device)
+    b = draw_batch(rows, sigma_dist, task, seed, s, engine.rank, engine.world, n_classes, engine.device)
     lr = optim.lr_at(s, steps)
     for g in opt.param_groups: g["lr"] = lr
     losses, norm, where = train_step(shown, opt, b, engine, named, task.weight, optim.clip, seed_of(seed, "dropout", s, engine.rank))
     if ema is not None and not where: ema.update()
-    if hasattr(law, "update"): law.update(s, losses)
+    if hasattr(sigma_dist, "update"): sigma_dist.update(s, losses)
     run.step, run.nonfinite, run.in_a_row = s + 1, run.nonfinite + bool(where), run.in_a_row + 1 if where else 0
     if run.in_a_row >= 100: raise LabError(f"step {s + 1}", f"a gradient that is not finite, for the 100th time in a row; first in {where}", "finite data and weights")
     if where: notes = (*notes, f"step {s + 1} left out: the gradient of {where} is not finite")
@@ -251,23 +251,23 @@ class Fit:
     notes: list[str] # resumes, stops, steps left out
 
 # %% ../../nbs/44_training.loop.ipynb #a7adc48a
-def _floors(floors, rows, law, D, task):
+def _baselines(baselines, rows, sigma_dist, D, task):
     "The rivals: as given, or made from rows in memory."
-    if floors is not None or not isinstance(rows, Rows) or torch.as_tensor(D.sigma_data).numel() > 1 or not hasattr(law, "icdf"): return floors or None
-    return Floors(rows, law.icdf(torch.linspace(.01, .99, 9, dtype=torch.float64)), float(D.sigma_data), task.noise)
+    if baselines is not None or not isinstance(rows, Rows) or torch.as_tensor(D.sigma_data).numel() > 1 or not hasattr(sigma_dist, "icdf"): return baselines or None
+    return Baselines(rows, sigma_dist.icdf(torch.linspace(.01, .99, 9, dtype=torch.float64)), float(D.sigma_data), task.noise)
 
 # %% ../../nbs/44_training.loop.ipynb #e1337dee
-def _line(r, window, floors, ema, D, held, law, task):
+def _line(r, window, baselines, ema, D, held, sigma_dist, task):
     "A line of the log."
     losses = window.take()
-    row = r.row() | dict(loss=float(losses.loss.double().mean()), bins=binned(losses, floors) if floors else None)
+    row = r.row() | dict(loss=float(losses.loss.double().mean()), bins=binned(losses, baselines) if baselines else None)
     if held is None: return row
     use, mode = D if ema is None else ema.D, D.training
     D.eval()
     some, x = held[:512].to(losses.sigma.device), {}
     cond = {**(some.cond or {}), **({} if some.mask is None else {"mask": some.mask})} or None
-    with torch.no_grad(): x["held"] = float(denoising_loss(use, some.x0, law, task.weight, cond, task.noise, some.mask, rng(0, "held")).loss.double().mean())
-    if floors: x |= scales(use, some, (floors.edges[1:] * floors.edges[:-1]).sqrt(), task.noise)
+    with torch.no_grad(): x["held"] = float(denoising_loss(use, some.x0, sigma_dist, task.weight, cond, task.noise, some.mask, rng(0, "held")).loss.double().mean())
+    if baselines: x |= scales(use, some, (baselines.edges[1:] * baselines.edges[:-1]).sqrt(), task.noise)
     D.train(mode)
     return row | x
 
@@ -275,7 +275,7 @@ def _line(r, window, floors, ema, D, held, law, task):
 def fit(
     D: Denoiser, # what is trained
     rows, # clean data, as in `train`
-    law: SigmaLaw, # of the levels
+    sigma_dist: SigmaDist, # of the levels
     *,
     steps: int, # of the whole run
     batch_size: int, # samples a step
@@ -283,7 +283,7 @@ def fit(
     out: str | Path | None = None, # folder of checkpoints and log; a run that is there is resumed
     held=None, # held-out `Rows`: their loss and the scale of the answer go into the log
     log_every: int = 100, # steps a line
-    floors: Floors | bool | None = None, # rivals; None: made from `rows` where they are in memory; False: none
+    baselines: Baselines | bool | None = None, # rivals; None: made from `rows` where they are in memory; False: none
     extras: dict | None = None, # as in `train`
     engine: Engine | None = None, # as in `train`
     task: Task = Task(), # as in `train`
@@ -293,8 +293,8 @@ def fit(
     engine, window, log, lines, notes = engine or Engine(), _Window(), None, [], []
     D.to(engine.device)
     ema = EMA(D, ema) if isinstance(ema, float) else ema
-    floors = _floors(floors, rows, law, D, task) if engine.main else None
-    told = train(D, rows, law, steps=steps, batch_size=batch_size, ema=ema, extras=(extras or {}) | dict(window=window), out=out, engine=engine, task=task, **more)
+    baselines = _baselines(baselines, rows, sigma_dist, D, task) if engine.main else None
+    told = train(D, rows, sigma_dist, steps=steps, batch_size=batch_size, ema=ema, extras=(extras or {}) | dict(window=window), out=out, engine=engine, task=task, **more)
     for r in _barred(told, steps, engine.main):
         if log is None and out is not None and engine.main:
             log = Log(out, step=r.step)
@@ -302,7 +302,7 @@ def fit(
         notes += r.notes
         window.items.append(r.losses)
         if r.step % log_every and r.step != steps: continue
-        lines.append(_line(r, window, floors, ema, D, held, law, task))
+        lines.append(_line(r, window, baselines, ema, D, held, sigma_dist, task))
         if log: log.write(lines[-1])
     if log: log.close()
     return Fit(D, ema, lines or _old_lines(out), notes)

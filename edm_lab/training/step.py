@@ -18,7 +18,7 @@ from torch import Tensor
 # %% ../../nbs/43a_training.step.ipynb #15de589f
 from ..core import LabError, randn_like, rng, sigma_like
 from .distributed import Engine
-from ..diffusion.sigma_dist import SigmaLaw
+from ..diffusion.sigma_dist import SigmaDist
 from ..diffusion.loss import Losses, denoising_loss
 from ..nets.embed import drop_cond
 from ..diffusion.noise import Centred, Isotropic, NoiseModel
@@ -104,7 +104,7 @@ def _drop(cond, task, n_classes, first, gen):
 # %% ../../nbs/43a_training.step.ipynb #11e17448
 def draw_batch(
     rows, # `Rows` of this step: this process's share of the batch
-    law: SigmaLaw, # law of the levels
+    sigma_dist: SigmaDist, # law of the levels
     task: Task = Task(), # noise, augmentation, dropping
     seed: int = 0, # of the run
     step: int = 0, # from 0
@@ -118,7 +118,7 @@ def draw_batch(
     mine = slice(rank * n, (rank + 1) * n)
     x0 = rows.x0 if task.augment is None else task.augment(rows.x0, rng(seed, "augment", step, rank))
     if not x0.is_floating_point(): raise LabError("rows", f"x0 in {x0.dtype}", "numbers with a point")
-    sigma = law.sample(size, rng(seed, "sigma", step))[mine].to(device, torch.promote_types(x0.dtype, torch.float32))
+    sigma = sigma_dist.sample(size, rng(seed, "sigma", step))[mine].to(device, torch.promote_types(x0.dtype, torch.float32))
     eps = _draw_noise(task.noise, x0, rows.mask, size, mine, rng(seed, "eps", step))
     return Batch(x0, eps, sigma, _drop(rows.cond, task, n_classes, rank * n, rng(seed, "drop", step)), rows.mask)
 

@@ -52,7 +52,7 @@ def ratios(
 ) -> dict[str, dict[str, dict[int, float]]]: # "R", "mse_eps", "trivial", "mse_x0" -> channel -> time -> number
     "Errors beside their floors, per channel and time."
     rows = eps_table(D, p.rows(True), s, ts)
-    names = dict(R="ratio", mse_eps="mse_eps", trivial="trivial", mse_x0="mse_x0")
+    names = dict(R="ratio", mse_eps="mse_eps", scalar="scalar", mse_x0="mse_x0")
     return {k: {c: {r["t"]: r[name][c] for r in rows} for c in ("image", "mask")} for k, name in names.items()}
 
 # %% ../../../nbs/cases/jsddpm/05_cure.ipynb #d2b93d17

@@ -48,7 +48,7 @@ class Prepared:
     @property
     def sigma_data(self) -> float: return float(self.variance.mean().sqrt()) # over both channels
     @property
-    def units(self) -> tuple[Tensor, Tensor]: # the head, by number, of each held-out and of each training slice
+    def groups(self) -> tuple[Tensor, Tensor]: # the head, by number, of each held-out and of each training slice
         names = {n: k for k, n in enumerate(sorted({*self.train.subject, *self.held.subject}))}
         return tuple(torch.tensor([names[n] for n in s.subject]) for s in (self.held, self.train))
     def rows(self, held: bool = False, prior: bool = True) -> Rows: # of the held-out heads; with the prior among the conditions

@@ -65,20 +65,20 @@ def by_bin(
     table: list[dict], # rows of `eps_table`
     width: int = 100, # times a bin
     height: dict[str, float] | None = None, # mean square error of the mean slice of the height, in each channel
-) -> dict[str, dict]: # mse_eps, trivial, ratio_to_trivial, psnr_x0, psnr_trivial, and, with `height`, ratio_to_height, of the errors of x0: channel -> bin -> value; ratio_to_linear: bin -> error of the brightness over that of the linear answer, where rows have both
+) -> dict[str, dict]: # mse_eps, trivial, ratio_to_scalar, psnr_x0, psnr_scalar, and, with `height`, ratio_to_height, of the errors of x0: channel -> bin -> value; ratio_to_linear: bin -> error of the brightness over that of the linear answer, where rows have both
     "The table in bins of time; ratios and dB are those of the mean errors."
     bins = sorted({r["t"] // width for r in table})
     at = {f"{b * width}-{(b + 1) * width - 1}": [r for r in table if r["t"] // width == b] for b in bins}
     def mean(f): return {c: {k: sum(f(r, c) for r in rows) / len(rows) for k, rows in at.items()} for c in ("image", "mask")}
     def dB(v): return {c: {k: 10 * math.log10(4 / max(e, 1e-20)) for k, e in of.items()} for c, of in v.items()}
-    mse, floor = mean(lambda r, c: r["mse_eps"][c]), mean(lambda r, c: r["trivial"][c])
+    mse, floor = mean(lambda r, c: r["mse_eps"][c]), mean(lambda r, c: r["scalar"][c])
     ratio = {c: {k: mse[c][k] / floor[c][k] for k in at} for c in mse}
     known = {} if height is None else dict(ratio_to_height={c: {k: e / max(height[c], 1e-12) for k, e in of.items()} for c, of in mean(lambda r, c: r["mse_x0"][c]).items()})
     if "bright" in table[0]: known["ratio_to_linear"] = {k: sum(r["bright"] for r in rows) / sum(r["bright_linear"] for r in rows) for k, rows in at.items()}
-    return known | dict(mse_eps=mse, trivial=floor, ratio_to_trivial=ratio, psnr_x0=dB(mean(lambda r, c: 4 * 10**(-r["psnr"][c] / 10))), psnr_trivial=dB(mean(lambda r, c: r["trivial"][c] * r["sigma"]**2)))
+    return known | dict(mse_eps=mse, scalar=floor, ratio_to_scalar=ratio, psnr_x0=dB(mean(lambda r, c: 4 * 10**(-r["psnr"][c] / 10))), psnr_scalar=dB(mean(lambda r, c: r["scalar"][c] * r["sigma"]**2)))
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #09023f26
-_SEED = {50: .295, 250: .165, 500: .139, 950: .125} # error of the noise, image, as seed 001 logged it
+_ORIGINAL = {50: .295, 250: .165, 500: .139, 950: .125} # error of the noise, image, as seed 001 logged it
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #2f9e8f7d
 def curves(
@@ -87,11 +87,11 @@ def curves(
     "What the denoiser knows at each time, beside what a multiple of the input knows."
     ts = [r["t"] for r in table]
     def of(k): return [[r[k][c] for r in table] for c in ("image", "mask")]
-    floor = [[10 * math.log10(4 / max(r["trivial"][c] * r["sigma"]**2, 1e-20)) for r in table] for c in ("image", "mask")]
+    floor = [[10 * math.log10(4 / max(r["scalar"][c] * r["sigma"]**2, 1e-20)) for r in table] for c in ("image", "mask")]
     def pair(ours, null): return [Curve("image", ts, ours[0]), Curve("mask", ts, ours[1], "other"), Curve("best multiple of the input, image", ts, null[0], "null"), Curve("the same, mask", ts, null[1], "wiener")]
     common = dict(xlabel="time t", xscale="linear")
     return [Panel("Does it beat a multiple of its input?", "Squared error of the predicted noise on held-out heads. It must lie below the grey line of its channel, and fall with it; the dots are what the seed logged.",
-                  pair(of("mse_eps"), of("trivial")) + [Curve("logged by the seed (image)", list(_SEED), list(_SEED.values()), "log")], ylabel="squared error of the noise", yscale="log", **common),
+                  pair(of("mse_eps"), of("scalar")) + [Curve("logged by the seed (image)", list(_ORIGINAL), list(_ORIGINAL.values()), "log")], ylabel="squared error of the noise", yscale="log", **common),
             Panel("By how much?", "The same error over that of the best multiple of the input: 1 knows the variance of the data and nothing else.",
                   [Curve("image", ts, of("ratio")[0]), Curve("mask", ts, of("ratio")[1], "other"), Curve("best multiple of the input", ts, [1.] * len(ts), "null")], ylabel="error over trivial", yscale="log", **common),
             Panel("What is the answer worth?", "PSNR of x0_hat with range 2, before any post-processing. A mean over all times would hide this fall.", pair(of("psnr"), floor), ylabel="PSNR (dB)", **common)]
@@ -111,7 +111,7 @@ def _table(head, rows) -> str: # head: names; rows: cells, the first a name
 def _quality_rows(m): return [(_FIGURES[k], _number(q["samples"]), _number(q["real"]), _number(q["distance"]), _number(q["spread"]), "yes" if q["within"] else "no") for k, q in m["quality"].items()]
 def _bright(m): return ", ".join(f"{_number(m['brightness'][k])} {what}" for k, what in (("samples", "among samples"), ("real", "among real slices of the same tokens"), ("train", "in training")))
 def _judge_rows(m): return [(what, *(f"{100 * m['judge'][who][k]:.0f} %" for who in ("samples", "real", "astray"))) for k, what in (("z", "height within two bins"), ("lesion", "lesion or none"))]
-def _bin_rows(m): return [(k, *(f"{m['ratio_to_trivial'][c][k]:.3f}" for c in ("image", "mask")), _number(m["ratio_to_height"]["image"][k]), _number(m["ratio_to_linear"][k]), *(f"{m['psnr_x0'][c][k]:.1f}" for c in ("image", "mask")), f"{m['ssim_x0'][k]:.3f}") for k in m["ratio_to_trivial"]["image"]]
+def _bin_rows(m): return [(k, *(f"{m['ratio_to_scalar'][c][k]:.3f}" for c in ("image", "mask")), _number(m["ratio_to_height"]["image"][k]), _number(m["ratio_to_linear"][k]), *(f"{m['psnr_x0'][c][k]:.1f}" for c in ("image", "mask")), f"{m['ssim_x0'][k]:.3f}") for k in m["ratio_to_scalar"]["image"]]
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #a3994d9a
 def run_page(
@@ -123,12 +123,12 @@ def run_page(
 ) -> str: # a whole page
     "The self-contained report of a run: sheets, curves, tables, and what the doctor says."
     d, q = metrics["data"], metrics["memorisation"]
-    pictures = "".join(picture_html(v, k, k, "none") for k, v in sheets.items())
-    body = (f'<section><h2>Samples and real slices</h2><div class="figs">{pictures}</div><p>Slice for slice of the same height and class, from below to above; lesions are outlined. Nothing was painted over. The volume has them evenly spaced, up to {off:.1f} mm from the heights they were asked for; samples.csv has the heights.</p></section>'
+    white_noise_rows = "".join(picture_html(v, k, k, "none") for k, v in sheets.items())
+    body = (f'<section><h2>Samples and real slices</h2><div class="figs">{white_noise_rows}</div><p>Slice for slice of the same height and class, from below to above; lesions are outlined. Nothing was painted over. The volume has them evenly spaced, up to {off:.1f} mm from the heights they were asked for; samples.csv has the heights.</p></section>'
             f"<section><h2>How far are samples from real slices?</h2>{_table(['figure', 'samples', 'real', 'distance', 'real to real', 'within'], _quality_rows(metrics))}"
             f"<p>Distance is Wasserstein-1; real to real is that of training heads from held-out ones, or of chance, whichever is larger. Slices differ in brightness by {_bright(metrics)} (standard deviation of their medians). Samples lie {q['ratio']:.2f} times as far from the nearest training slice as held-out slices do; "
             f"{100 * q['closer']:.0f} % lie closer than 95 % of the held-out ones (5 % by chance).</p>{_table(['a judge finds what was asked for', 'samples', 'real slices', 'real, asked for another'], _judge_rows(metrics))}</section>"
-            f'<section><h2>The curves of the denoiser</h2><div class="figs">{"".join(map(figure_html, panels))}</div><p>The same in tenths of the times. The third column is the error of the answer over that of the mean training slice of the same height, which is all that can be known at the highest noise; the fourth is the error of the brightness of the slice over that of the best linear answer. PSNR is in dB; SSIM is the mean over image and mask.</p>{_table(["times", "image over trivial", "mask over trivial", "image over mean slice", "brightness over linear", "PSNR image", "PSNR mask", "SSIM"], _bin_rows(metrics))}</section>' + section_html(r))
+            f'<section><h2>The curves of the denoiser</h2><div class="figs">{"".join(map(figure_html, panels))}</div><p>The same in tenths of the times. The third column is the error of the answer over that of the mean training slice of the same height, which is all that can be known at the highest noise; the fourth is the error of the brightness of the slice over that of the best linear answer. PSNR is in dB; SSIM is the mean over image and mask.</p>{_table(["times", "image over scalar", "mask over scalar", "image over mean slice", "brightness over linear", "PSNR image", "PSNR mask", "SSIM"], _bin_rows(metrics))}</section>' + section_html(r))
     return page_html("edm_lab: run of jsddpm", "Are they brains?", f"{d['source']}: {d['slices']} slices of {d['subjects']} heads, {d['size']} x {d['size']} pixels. Heads learned from: {len(d['train_subjects'])}; set aside: {len(d['held_subjects'])}, and errors are theirs.", body)
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #245a5067
@@ -139,7 +139,7 @@ def summary(
     "What a run found, in two dozen lines."
     d, q = metrics["data"], metrics["memorisation"]
     lines = [f"{d['source']}: {d['slices']} slices of {d['subjects']} heads; {len(d['train_subjects'])} learned from, {len(d['held_subjects'])} held out", "",
-             f"{'times':12}{'image/trivial':>14}{'mask/trivial':>14}{'image/mean':>12}{'bright/lin.':>12}{'PSNR image':>12}{'PSNR mask':>12}{'SSIM':>8}", *(f"{k:12}{a:>14}{b:>14}{c:>12}{d:>12}{e:>12}{f:>12}{g:>8}" for k, a, b, c, d, e, f, g in _bin_rows(metrics)), "",
+             f"{'times':12}{'image/scalar':>14}{'mask/scalar':>14}{'image/mean':>12}{'bright/lin.':>12}{'PSNR image':>12}{'PSNR mask':>12}{'SSIM':>8}", *(f"{k:12}{a:>14}{b:>14}{c:>12}{d:>12}{e:>12}{f:>12}{g:>8}" for k, a, b, c, d, e, f, g in _bin_rows(metrics)), "",
              f"{'':24}{'samples':>10}{'real':>10}{'distance':>10}{'real to real':>14}  within", *(f"{k:24}{a:>10}{b:>10}{c:>10}{e:>14}  {f}" for k, a, b, c, e, f in _quality_rows(metrics)), ""]
     lines += [f"{what}: {a} of samples, {b} of real slices, {c} of real slices asked for another" for what, a, b, c in _judge_rows(metrics)]
     lines += [f"brightness of slices, standard deviation: {_bright(metrics)}"]

@@ -19,18 +19,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #1eede35c
-from ...denoisers.prediction_type import skip_out, trivial_mse_eps
+from ...denoisers.prediction_type import skip_out, scalar_mse_eps
 from ...training.checkpoint import Kept
 from ...core import Denoiser, LabError, rng, seed_of, sigma_like
 from ...data.rows import Rows, batch
 from ...training.ema import EMA
 from ...denoisers.guidance import Guided
-from ...diffusion.sigma_dist import SigmaLaw
+from ...diffusion.sigma_dist import SigmaDist
 from ...training.muon import Muon, hidden
 from ...nets.embed import drop_cond
 from ...samplers.single_step import ddim, euler, final, heun, start
 from ...samplers.schedules import ab_sigmas, alpha_bar, karras, vp_sigmas
-from ...diffusion.self_cond import Carried, SelfConditioned, with_answer
+from ...diffusion.self_cond import Carried, SelfConditioned, with_prediction
 from ...training.step import draw_batch
 from ...model_checks.context import Feed
 from .losses import Kendall, channel_losses, focal_frequency, joint_losses, kind_weight, lesion_weight
@@ -44,7 +44,7 @@ class System:
     zero_snr: bool = False # the table is stretched to end at 0
     T: int = 1000 # times
     predicts: str = "eps" # "eps", "v", "x0" or "F"
-    law: SigmaLaw | None = None # of levels without times, as EDM has them; None: uniform times
+    sigma_dist: SigmaDist | None = None # of levels without times, as EDM has them; None: uniform times
     p: float = 2. # power of the error
     weights: tuple[float, float] = (1., 1.) # of the losses of image and mask
     lesion: float = 1. # weight of a lesion's pixels
@@ -73,9 +73,9 @@ class System:
     muon: float | None = None # rate of Muon on the network's matrices; None: all weights are AdamW's
     modes: bool = False # brightness and level of a slice are answered by linear algebra
     @property
-    def table(self) -> Tensor | None: return None if self.law else alpha_bar(self.schedule + "_zero_snr" * self.zero_snr, self.T) # alpha_bar of each time
+    def table(self) -> Tensor | None: return None if self.sigma_dist else alpha_bar(self.schedule + "_zero_snr" * self.zero_snr, self.T) # alpha_bar of each time
     @property
-    def levels(self) -> SigmaLaw: return self.law or Times(ab_sigmas(self.table)) # law of the levels in training
+    def levels(self) -> SigmaDist: return self.sigma_dist or Times(ab_sigmas(self.table)) # law of the levels in training
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #46928d4a
 def healthy(
@@ -121,12 +121,12 @@ def noised(
     size: int, # samples
     seed: int, # of the run
     step: int, # from 0
-    spoil: Callable | None = None, # spoil(Noised, generator) -> Noised
+    corrupt: Callable | None = None, # spoil(Noised, generator) -> Noised
 ) -> Noised:
     "The batch of a step."
     b = draw_batch(batch(rows, size, seed, step), s.levels, seed=seed, step=step)
     n = Noised(b.x0, b.eps, b.sigma, b.x, b.sigma, b.cond or {})
-    return n if spoil is None else spoil(n, rng(seed, "spoil", step))
+    return n if corrupt is None else corrupt(n, rng(seed, "spoil", step))
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #4bf7a06f
 def slice_loss(
@@ -166,7 +166,7 @@ def _tossed(D, b, s, gen): # the batch as it is told, and whether it is asked tw
     return b, getattr(D.net, "self_cond", False) and bool(torch.rand((), generator=gen) < s.self_cond)
 def _seen(D, b): # the condition, with the first answer
     with torch.no_grad(): first = D.both(b.x, b.sigma, b.cond, b.told)[0]
-    return with_answer(b.cond, first, b.sigma, D.sigma_data)
+    return with_prediction(b.cond, first, b.sigma, D.sigma_data)
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #f6a1c001
 def feed_of(
@@ -175,11 +175,11 @@ def feed_of(
     s: System, # settings
     size: int = 16, # slices a batch
     seed: int = 0, # of the batches
-    spoil: Callable | None = None, # spoil(Noised, generator) -> Noised, as in training
+    corrupt: Callable | None = None, # spoil(Noised, generator) -> Noised, as in training
 ) -> Callable: # (epoch, step) -> Feed
     "The batches of a trainer, as the doctor wants to see them: with the noise that the loss asks for, and the weight of every pixel on the squared error of x0."
     def feed(epoch, step):
-        b = noised(rows, s, size, seed_of(seed, "feed", epoch), step, spoil)
+        b = noised(rows, s, size, seed_of(seed, "feed", epoch), step, corrupt)
         c_out = skip_out(D.predicts, sigma_like(b.sigma, b.x0), torch.as_tensor(D.sigma_data).to(b.x0))[1]
         w = kind_weight(b.sigma, D.predicts, s.gamma).reshape(-1, 1, 1, 1) * lesion_weight(b.x0[:, 1], s.lesion, s.background)[:, None] / c_out**2
         return Feed(b.x0, b.x, b.told, _told(D, b.cond, s, rng(seed, "coins", epoch, step)), w.expand_as(b.x0), b.eps)
@@ -241,7 +241,7 @@ def train_system(
     steps: int, # of the whole run
     batch_size: int = 16, # slices a step
     seed: int = 0, # of everything random
-    spoil: Callable | None = None, # spoil(Noised, generator) -> Noised
+    corrupt: Callable | None = None, # spoil(Noised, generator) -> Noised
     out: str | Path | None = None, # folder of checkpoints; a run that is there goes on
     ckpt_every: int = 500, # steps
     parts: int = 1, # of a batch, each with a thread of its own
@@ -253,7 +253,7 @@ def train_system(
     D.train()
     with ThreadPoolExecutor(parts) as pool:
         for i in range(state.resume(out, settings), steps):
-            b = noised(rows, s, batch_size, seed, i, spoil)
+            b = noised(rows, s, batch_size, seed, i, corrupt)
             with torch.random.fork_rng([]):
                 torch.manual_seed(seed_of(seed, "dropout", i))
                 loss, each = _gradient(D, b, s, state.kendall, rng(seed, "coins", i), pool, parts)
@@ -268,20 +268,20 @@ def train_system(
 class EpsTable(list):
     "Rows of `eps_table`; prints the error of each channel beside its trivial floor."
     def __repr__(self):
-        head = f"{'t':>4} {'sigma':>9} | " + " | ".join(f"{c + ': mse':>11} {'trivial':>8} {'ratio':>6} {'PSNR':>6}" for c in ("image", "mask"))
-        rows = [f"{r['t']:>4} {r['sigma']:>9.4g} | " + " | ".join(f"{r['mse_eps'][c]:>11.4g} {r['trivial'][c]:>8.3g} {r['ratio'][c]:>6.3g} {r['psnr'][c]:>6.1f}" for c in ("image", "mask")) for r in self]
+        head = f"{'t':>4} {'sigma':>9} | " + " | ".join(f"{c + ': mse':>11} {'scalar':>8} {'ratio':>6} {'PSNR':>6}" for c in ("image", "mask"))
+        rows = [f"{r['t']:>4} {r['sigma']:>9.4g} | " + " | ".join(f"{r['mse_eps'][c]:>11.4g} {r['scalar'][c]:>8.3g} {r['ratio'][c]:>6.3g} {r['psnr'][c]:>6.1f}" for c in ("image", "mask")) for r in self]
         return "\n".join([head, *rows])
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #de873ab4
 def _both(D, inner, x, sigma, cond, chunk=64):
     "The answers, and the raw answers that the network's word implies."
-    answers, raw = [], []
+    predictions, raw = [], []
     for i in range(0, len(x), chunk):
         part = {k: v[i:i + chunk] for k, v in (cond or {}).items()}
         A, pred = D.both(x[i:i + chunk], sigma, part) if inner is not None else (D(x[i:i + chunk], sigma, part),) * 2
-        answers.append(A)
+        predictions.append(A)
         raw.append(A if inner is None else Bridged.x0_of(inner, pred.to(A), x[i:i + chunk], sigma))
-    return torch.cat(answers), torch.cat(raw)
+    return torch.cat(predictions), torch.cat(raw)
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #fc53fa0f
 @torch.no_grad()
@@ -294,7 +294,7 @@ def eps_table(
     post: Callable | None = None, # post(x0_hat, cond) -> x0_hat, judged beside the answer
 ) -> EpsTable: # a dict a time
     "Error of the predicted noise per channel beside its trivial floor, and PSNR (range 2) of the answer, at each time."
-    table, x0, out = replace(s, law=None).table, rows.x0, EpsTable()
+    table, x0, out = replace(s, sigma_dist=None).table, rows.x0, EpsTable()
     var, levels = x0.double().var((0, 2, 3), correction=0), ab_sigmas(table)
     inner = next((m for m in D.modules() if isinstance(m, Bridged)), None) if isinstance(D, nn.Module) else None
     per = lambda v: dict(zip(("image", "mask"), v.double().mean((0, 2, 3)).tolist()))
@@ -302,8 +302,8 @@ def eps_table(
     for t in ts:
         sigma, eps = float(levels[t]), torch.randn(x0.shape, generator=rng(seed, "table", t)).to(x0)
         A, raw = _both(D, inner, x0 + sigma * eps, sigma, rows.cond)
-        mse, floor = per(((raw - x0) / sigma)**2), dict(zip(("image", "mask"), trivial_mse_eps(1 / (1 + sigma**2), var).tolist()))
-        row = dict(t=t, sigma=sigma, mse_eps=mse, trivial=floor, ratio={k: mse[k] / floor[k] if floor[k] else math.inf for k in mse}, mse_x0=per((raw - x0)**2), psnr=psnr(A), psnr_raw=psnr(raw))
+        mse, floor = per(((raw - x0) / sigma)**2), dict(zip(("image", "mask"), scalar_mse_eps(1 / (1 + sigma**2), var).tolist()))
+        row = dict(t=t, sigma=sigma, mse_eps=mse, scalar=floor, ratio={k: mse[k] / floor[k] if floor[k] else math.inf for k in mse}, mse_x0=per((raw - x0)**2), psnr=psnr(A), psnr_raw=psnr(raw))
         out.append(row if post is None else row | dict(psnr_post=psnr(post(A, rows.cond))))
     return out
 
@@ -337,7 +337,7 @@ def sample_slices(
     if sampler not in SAMPLERS: raise LabError("sampler", repr(sampler), f"one of {', '.join(SAMPLERS)}")
     if size is None and "image" not in cond: raise LabError("size", "None, and no prior to take it from", "h, w")
     like = torch.zeros(len(next(iter(cond.values()))), 2, *(size or cond["image"].shape[2:]), device=next(D.parameters()).device)
-    if grid is None: grid = vp_sigmas(s.table, n=steps) if sampler == "ddim" and s.law is None else karras(steps, *_ends(s))
+    if grid is None: grid = vp_sigmas(s.table, n=steps) if sampler == "ddim" and s.sigma_dist is None else karras(steps, *_ends(s))
     G = D if w == 1 else _guided(D, w, cond, maps)
     if s.self_cond and getattr(D.net, "self_cond", False): G = _carried(G)
     return final(SAMPLERS[sampler](G, start(grid, like, gen=rng(seed, "samples")), grid, cond))
@@ -356,7 +356,7 @@ def _guided(D, w, cond, maps):
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #5c209102
 def _ends(s):
     "Lowest and highest level of a sampler: those of EDM, inside the table."
-    if s.law: return .002, 80.
+    if s.sigma_dist: return .002, 80.
     levels = ab_sigmas(s.table)
     return max(.002, float(levels[0])), min(80., float(levels[-1]))
 

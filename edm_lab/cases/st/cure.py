@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 # %% ../../../nbs/cases/st/05_cure.ipynb #e56996e3
-from .failure import SIGMAS, Budget, Suspect, rms_to_seed, train_suspect
+from .failure import SIGMAS, Budget, Suspect, rms_to_original, train_suspect
 from .losses import rms, turned_onto
 from .model import TissueNet
 from .system import System, healthy, open_loop, scale_table, train_system
@@ -44,8 +44,8 @@ def cures(
     plain = sick.weights
     more = lambda **w: replace(sick, weights=plain | w)
     return dict(
-        seed_target=Cure("Gram factor in 16 columns, plain squared error", replace(sick, dim=16)), two_columns=Cure("2 columns", sick),
-        scale_losses=Cure("2 columns, losses of scale", more(out_scale=2., gram_scale=2.), asks="2"), other_law=Cure("2 columns, wide law of levels", replace(sick, P_mean=sick.P_mean + 1, P_std=2.), asks="5"),
+        original_target=Cure("Gram factor in 16 columns, plain squared error", replace(sick, dim=16)), two_columns=Cure("2 columns", sick),
+        scale_losses=Cure("2 columns, losses of scale", more(out_scale=2., gram_scale=2.), asks="2"), other_sigma_dist=Cure("2 columns, wide law of levels", replace(sick, P_mean=sick.P_mean + 1, P_std=2.), asks="5"),
         gram_on_answer=Cure("2 columns, Gram loss of the answer", more(gram=2.), asks="6"), gram_on_F=Cure("2 columns, Gram loss of the learned part", more(gram_learn=2.), asks="6"),
         aligned=Cure("target turned onto the answer at every level", replace(sick, aligned=0.)), aligned_high=Cure("turned above sigma = sigma_data only", replace(sick, aligned=1.)),
         distance=Cure("distances in place of places", replace(sick, weights=dict(plain, score=0., distance=1.))), residual=Cure("residual in the generator's frame", sick, residual=True),
@@ -105,10 +105,10 @@ class InFrame:
 def scored(
     D: Denoiser, # averaged
     held: Rows, # held-out minisets; the levels of the table are the seed's
-) -> dict: # scale_r, trace_r, F_mse: six numbers each; rms_to_seed; knn10, chance, spearman, scale of samples; turned_knn10, turned_spearman
+) -> dict: # scale_r, trace_r, F_mse: six numbers each; rms_to_original; knn10, chance, spearman, scale of samples; turned_knn10, turned_spearman
     "The seed's table, and the samples."
     table = scale_table(D, held, list(SIGMAS), knn=False)
     loop, turned = open_loop(D, held), open_loop(InFrame(Carried(D) if isinstance(D, SelfConditioned) else D), held)
     def spearman(x): return sum(distance_scores(v[m].double().numpy(), a[m].double().numpy())["spearman"] for v, a, m in zip(held.x0, x, held.mask)) / len(held)
     out = {k: [round(r[k], 4) for r in table] for k in ("scale_r", "trace_r", "F_mse")}
-    return out | dict(rms_to_seed=rms_to_seed(out["scale_r"]), knn10=loop["knn10"], chance=loop["chance"], scale=loop["scale"], spearman=spearman(loop["x"]), turned_knn10=turned["knn10"], turned_spearman=spearman(turned["x"]))
+    return out | dict(rms_to_original=rms_to_original(out["scale_r"]), knn10=loop["knn10"], chance=loop["chance"], scale=loop["scale"], spearman=spearman(loop["x"]), turned_knn10=turned["knn10"], turned_spearman=spearman(turned["x"]))

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 # %% ../../../nbs/cases/st/02b_curriculum.ipynb #f8d5bda3
 from ...core import LabError
-from ...oracles.unknown_frame import gauge_ceiling
-from ...diffusion.sigma_dist import CapBand, LogNormal, SigmaLaw
+from ...oracles.unknown_frame import unknown_frame_ceiling
+from ...diffusion.sigma_dist import CapBand, LogNormal, SigmaDist
 
 # %% ../../../nbs/cases/st/02b_curriculum.ipynb #cedff757
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Curriculum:
     ramp: int = 300 # steps over which a new cap is reached
     patience: int = 20 # probes without a pass after which the stage counts as stalled
     band_share: float = .7 # share of the levels drawn from the top band at the last stage; half of it at the first
-    base: SigmaLaw = LogNormal() # law of the other levels
+    base: SigmaDist = LogNormal() # law of the other levels
     stage: int = 0 # reached, from 0
     steps: int = 0 # in this stage
     probes: deque = field(default_factory=deque) # outcomes in this stage
@@ -54,7 +54,7 @@ class Curriculum:
         old, new = self.stages.caps[max(self.stage - 1, 0)], self.stages.caps[self.stage]
         return (old + (new - old) * min(1., self.steps / self.ramp)) * self.sigma_data
     @property
-    def law(self) -> CapBand: # of the levels, now
+    def sigma_dist(self) -> CapBand: # of the levels, now
         late = self.stage / max(len(self.stages) - 1, 1)
         return CapBand(self.cap, share=self.band_share * (1 + late) / 2, base=self.base, sigma_min=min(.002, self.cap / 10))
     def probe(self, outcome: dict[str, float]) -> str: # "promoted", "done", "stalled" or ""
@@ -76,5 +76,5 @@ def reachable(
     draws: int = 400, # sets drawn; the ceiling's standard error is below 1 %
 ) -> list[tuple[float, float, bool]]: # for each stage: threshold on scale_r, ceiling, can it be met
     "The ceiling of scale_r under O(2) at each cap beside its threshold."
-    ceiling = gauge_ceiling([c / dilution for c in stages.caps], n, draws=draws)[0].tolist()
+    ceiling = unknown_frame_ceiling([c / dilution for c in stages.caps], n, draws=draws)[0].tolist()
     return [(t, c, c >= t) for t, c in zip(stages.scale_r, ceiling)]

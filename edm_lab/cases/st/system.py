@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ...training.checkpoint import Kept
 from ...core import Denoiser, LabError, centre, masked_mean, rng, sigma_like
 from ...data.anndata import Encoder, Tissue, split_cells
-from ...data.patches import Minisets, scaled_places, spread
+from ...data.patches import Minisets, scaled_coordinates, spread
 from ...data.rows import Rows, batch
 from ...training.ema import EMA
 from ...diffusion.sigma_dist import LogNormal
@@ -30,7 +30,7 @@ from ...diffusion.noise import Centred
 from ...diffusion.precond import Precond, coeffs
 from ...samplers.single_step import euler, start
 from ...samplers.schedules import karras
-from ...diffusion.self_cond import Carried, SelfConditioned, with_answer
+from ...diffusion.self_cond import Carried, SelfConditioned, with_prediction
 from ...training.step import Batch, Task, draw_batch
 from .curriculum import Curriculum, Stages
 from .losses import (WEIGHTS, Clamped, align_loss, default_gates, edge_loss, gram_learn, gram_loss, gram_scale,
@@ -63,7 +63,7 @@ class System:
     lr: float = 1e-3 # learning rate; the release at width 256: 3e-5 to 1e-4
     generator_lr: float = 5. # times the learning rate, for the generator
     @property
-    def law(self) -> LogNormal: return LogNormal(self.P_mean, self.P_std) # of the levels, without a cap
+    def sigma_dist(self) -> LogNormal: return LogNormal(self.P_mean, self.P_std) # of the levels, without a cap
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #63a237ab
 def healthy(
@@ -96,7 +96,7 @@ def tissue_sets(
 ) -> Sets:
     "Split the cells, fit the encoder, scale the coordinates to sigma_data, cut minisets."
     train, held = split_cells(t, share, seed)
-    enc, (y, _) = Encoder(t[train], k), scaled_places(t.xy, t.section)
+    enc, (y, _) = Encoder(t[train], k), scaled_coordinates(t.xy, t.section)
     Z = enc(t)
     Z = Z / (Z[train]**2).mean()**.5
     own, dim = (s.dim if s.frame != "slide" else 2), s.dim
@@ -146,11 +146,11 @@ def _told(H, mask, drop, gen):
     return dict(mask=mask, H=torch.where(lost.to(H.device)[:, None, None], torch.nan, H))
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #950cef3e
-def _answer(D, x, sigma, cond, p, gen):
+def _prediction(D, x, sigma, cond, p, gen):
     "The answer, of the second pass in a share p of the batches."
     if torch.rand((), generator=gen) >= p: return D(x, sigma, cond)
     with torch.no_grad(): first = D(x, sigma, {k: v.detach() for k, v in cond.items()})
-    return D(x, sigma, with_answer(cond, first, sigma, D.sigma_data))
+    return D(x, sigma, with_prediction(cond, first, sigma, D.sigma_data))
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #74f3168e
 def _in_other_company(net, b, mask):
@@ -185,7 +185,7 @@ def every_loss(
     mask = b.mask if b.mask is not None else torch.ones(V.shape[:2], dtype=torch.bool)
     c_skip, H = coeffs(b.sigma, D.sigma_data)[0], net.encode(b.cond)
     told = _told(H, mask, s.cond_drop, gen)
-    A = _answer(D, x, b.sigma, told, s.self_cond, gen)
+    A = _prediction(D, x, b.sigma, told, s.self_cond, gen)
     seen = scale_clamp(A, V, mask, s.clamp or math.inf)
     if s.clamp is None: seen = Clamped(centre(A, mask), seen.log_error, seen.pinned, math.inf)
     w, err2 = level_weight(b.sigma, s), masked_mean((A - _target(A, V, b.sigma, mask, s))**2, mask).mean(1)
@@ -282,7 +282,7 @@ class _State(Kept):
     "All that changes in a run, by name."
     def __init__(self, D, s, ema):
         self.opt, self.ema, self.gates = _optimiser(D, s), EMA(D, ema), default_gates() if s.gates else None
-        self.cur = Curriculum(s.sigma_data, s.curriculum, least=s.least, ramp=s.ramp, base=s.law) if s.curriculum else None
+        self.cur = Curriculum(s.sigma_data, s.curriculum, least=s.least, ramp=s.ramp, base=s.sigma_dist) if s.curriculum else None
         super().__init__(dict(D=D, opt=self.opt, ema=self.ema, cur=self.cur) | {f"gate.{k}": v for k, v in (self.gates or {}).items()})
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #ba6e84b5
@@ -295,7 +295,7 @@ def train_system(
     batch_size: int = 8, # minisets a step; the release: 8
     seed: int = 0, # of everything random
     held: Rows | None = None, # for the probes of the curriculum
-    spoil: Callable | None = None, # spoil(cond, gen) -> cond
+    corrupt: Callable | None = None, # spoil(cond, gen) -> cond
     ema: float = .99, # decay of the average; the release: .999
     out: str | Path | None = None, # folder of checkpoints; a run that is there goes on
     ckpt_every: int = 500, # steps
@@ -306,8 +306,8 @@ def train_system(
     D.train()
     for i in range(state.resume(out, settings), steps):
         r = batch(rows, batch_size, seed, i)
-        if spoil is not None: r = Rows(r.x0, spoil(r.cond, rng(seed, "spoil", i)), r.mask)
-        b = draw_batch(r, state.cur.law if state.cur else s.law, Task(noise=Centred()), seed, i)
+        if corrupt is not None: r = Rows(r.x0, corrupt(r.cond, rng(seed, "spoil", i)), r.mask)
+        b = draw_batch(r, state.cur.sigma_dist if state.cur else s.sigma_dist, Task(noise=Centred()), seed, i)
         parts = every_loss(D, b, s, state.gates, rng(seed, "coins", i))
         lr, norm = _move(D, state.opt, parts.total, s, i, steps)
         state.ema.update()
