@@ -29,7 +29,7 @@ from importlib import metadata, util
 from multiprocessing import get_context
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")                             # before torch is loaded, here and in the workers
+os.environ.setdefault("OMP_NUM_THREADS", "1") # before torch is loaded, here and in the workers
 
 import torch
 from tqdm import tqdm
@@ -37,7 +37,7 @@ from tqdm import tqdm
 from edm_lab.faults.pipeline import registry as plant  # noqa: F401 (importing it registers the faults)
 from edm_lab.core import write_whole
 from edm_lab.model_checks.examine import examine
-from edm_lab.faults.pipeline import FAULTS, KINDS, fit_run, healthy, control_runs, subject_of
+from edm_lab.faults.pipeline import FAULTS, KINDS, fit_run, healthy, control_runs, context_of
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "doctor.json"
@@ -55,18 +55,20 @@ def load(path):
 
 def code():
     "A hash of what a cell depends on: the modules of the library that are loaded."
-    files = sorted(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "edm_lab" and getattr(m, "__file__", None))
+    files = sorted(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "edm_lab"
+                   and getattr(m, "__file__", None))
     return hashlib.blake2b(b"".join(Path(f).read_bytes() for f in files), digest_size=8).hexdigest()
 
 
 def verdict(p, t):
     "What the doctor says of a run, as a row."
     begun = time.perf_counter()
-    s = vars(subject_of(p, t)).copy()
+    s = vars(context_of(p, t)).copy()
     report = examine(s.pop("D"), s.pop("data"), n=384 if p.kind == "points" else 1024, **s)
     found = [(f.cause, f.severity, round(f.confidence, 3)) for f in report.findings if f.severity != "benign"]
     broke = [u.question for u in report.unknowns if " broke" in u.question]
-    return dict(said=found[0][0] if found else "healthy", found=found, broke=broke, train_s=round(t.seconds, 2), examine_s=round(time.perf_counter() - begun, 2))
+    return dict(said=found[0][0] if found else "healthy", found=found, broke=broke, train_s=round(t.seconds, 2),
+                examine_s=round(time.perf_counter() - begun, 2))
 
 
 def work(job):
@@ -109,13 +111,22 @@ def score(rows, unseen):
         else:
             n_healthy += 1
             allowed = {"undertrained"} if r["run"].startswith("early") else set()
-            if any(s in GRAVE and c not in allowed for c, s, _ in r["found"]): alarms.append(dict(run=r["run"], said=r["found"][:3]))
+            if any(s in GRAVE and c not in allowed for c, s, _ in r["found"]):
+                alarms.append(dict(run=r["run"], said=r["found"][:3]))
     seen = [h for n, v in hits.items() if n not in unseen for h in v]
     rate = {n: sum(v) / len(v) for n, v in hits.items()}
-    return dict(top1=sum(seen) / len(seen) if seen else None, cells=len(seen), per_fault={n: r for n, r in rate.items() if n not in unseen}, unseen_faults={n: r for n, r in rate.items() if n in unseen},
-                control_runs=n_healthy, false_alarms=len(alarms), alarms=alarms, confusion={n: dict(c.most_common()) for n, c in confusion.items()}, planted={n: FAULTS[n].cause for n in hits},
-                by_kind={k: sum(v) / len(v) for k in KINDS if (v := [r["said"] == FAULTS[r["run"]].cause for r in rows if r["kind"] == k and r["run"] in FAULTS and r["run"] not in unseen])},
-                seconds=dict(train=round(sum(r["train_s"] for r in rows), 1), examine=round(sum(r["examine_s"] for r in rows), 1)))
+    return dict(top1=sum(seen) / len(seen) if seen else None, cells=len(seen),
+                per_fault={n: r for n, r in rate.items() if n not in unseen},
+                unseen_faults={n: r for n, r in rate.items() if n in unseen}, control_runs=n_healthy,
+                false_alarms=len(alarms), alarms=alarms,
+                confusion={n: dict(c.most_common()) for n, c in confusion.items()},
+                planted={n: FAULTS[n].cause for n in hits},
+                by_kind={k: sum(v) / len(v) for k in KINDS if (v := [r["said"] == FAULTS[r["run"]].cause
+                                                                     for r in rows if r["kind"] == k
+                                                                     and r["run"] in FAULTS
+                                                                     and r["run"] not in unseen])},
+                seconds=dict(train=round(sum(r["train_s"] for r in rows), 1),
+                             examine=round(sum(r["examine_s"] for r in rows), 1)))
 
 
 def git(*a): return subprocess.run(["git", "-C", str(HERE), *a], capture_output=True, text=True).stdout.strip()
@@ -129,14 +140,16 @@ def main():
     ap.add_argument("--healthy", action="store_true", help="the healthy runs alone")
     ap.add_argument("--no-healthy", action="store_true", help="the faults alone")
     ap.add_argument("--unseen", default="", help="a file that registers further faults")
-    ap.add_argument("--stale", action="store_true", help="reuse cells of older code too: for work on the doctor, not for a result")
+    ap.add_argument("--stale", action="store_true",
+                    help="reuse cells of older code too: for work on the doctor, not for a result")
     ap.add_argument("--jobs", type=int, default=2, help="processes")
     ap.add_argument("--out", default=str(RESULT))
     a = ap.parse_args()
     unseen = load(a.unseen) if a.unseen else set()
     names = [n for n in FAULTS if not a.faults or n in a.faults.split(",")] if not a.healthy else []
     if lost := set(filter(None, a.faults.split(","))) - set(FAULTS): ap.error(f"no fault {', '.join(sorted(lost))}")
-    key, path = code() + (hashlib.blake2b(Path(a.unseen).read_bytes(), digest_size=4).hexdigest() if a.unseen else ""), Path(a.out)
+    key, path = code() + (hashlib.blake2b(Path(a.unseen).read_bytes(), digest_size=4).hexdigest() if a.unseen
+                          else ""), Path(a.out)
     kept = path.with_suffix(".cells.jsonl")
     old = [json.loads(line) for line in kept.read_text().splitlines() if line.endswith("}")] if kept.exists() else []
     rows = {(r["run"], r["kind"], r["seed"]): r for r in old if a.stale or r["code"] in (key, code())}
@@ -148,7 +161,9 @@ def main():
         wanted |= set(cells)
         if left := [n for n, c in zip(ns, cells) if c not in rows]: part.append((left, kind, seed, u))
     kept.parent.mkdir(parents=True, exist_ok=True)
-    with get_context("spawn").Pool(a.jobs) as pool, open(kept, "a") as f, tqdm(total=len(wanted), initial=len(wanted) - sum(len(p[0]) for p in part), disable=None) as bar:
+    with get_context("spawn").Pool(a.jobs) as pool, open(kept,
+                                                         "a") as f, tqdm(total=len(wanted), initial=len(wanted) - sum(
+                                                                                                                      len(p[0]) for p in part), disable=None) as bar:
         for made in pool.imap_unordered(work, part):
             for r in made:
                 rows[r["run"], r["kind"], r["seed"]] = r
@@ -156,10 +171,13 @@ def main():
             f.flush()
             bar.update(len(made))
     done = score([rows[c] for c in sorted(wanted, key=str)], unseen)
-    done |= dict(seeds=a.seeds, stale=a.stale, machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread a process", commit=git("rev-parse", "HEAD"), versions=dict(python=platform.python_version(), torch=metadata.version("torch")))
+    done |= dict(seeds=a.seeds, stale=a.stale, machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 "
+                 f"thread a process", commit=git("rev-parse", "HEAD"),
+                 versions=dict(python=platform.python_version(), torch=metadata.version("torch")))
     write_whole(path, json.dumps(done, indent=1))
     top = "none" if done["top1"] is None else f"{done['top1']:.1%} of {done['cells']}"
-    print(f"top-1 {top}; worst {sorted(done['per_fault'].items(), key=lambda kv: kv[1])[:5]}; {done['false_alarms']} false alarms in {done['control_runs']} healthy runs")
+    print(f"top-1 {top}; worst {sorted(done['per_fault'].items(), key=lambda kv: kv[1])[:5]}; {done['false_alarms']} "
+          f"false alarms in {done['control_runs']} healthy runs")
     print(path)
 
 

@@ -35,7 +35,7 @@ from edm_lab.training.ema import EMA
 from edm_lab.samplers.schedules import ab_sigmas
 
 HERE = Path(__file__).parent
-KEPT = Path(tempfile.gettempdir()) / "jsddpm_cure"                                  # averages, for rows that need them again
+KEPT = Path(tempfile.gettempdir()) / "jsddpm_cure" # averages, for rows that need them again
 STOPS = 20, 40, 70, 100, 150, 200, 250, 300, 400, 500, 600, 700, 800, 1000, 1500, 2000, 2500, 3000
 ROWS = ("F", "eps", "v", "x0", "guidance", "monai", "monai_v")
 
@@ -46,29 +46,36 @@ def git(*a): return subprocess.run(["git", "-C", str(HERE), *a], capture_output=
 class Watch:
     "Held-out losses at some steps; their time is not counted as training."
     def __init__(self, p, s, steps):
-        self.rows, self.s, self.steps, self.curve, self.spent = p.rows(True)[torch.arange(0, len(p.held), 5)], s, steps, [], 0.
+        self.rows, self.s, self.steps, self.curve, self.spent = p.rows(True)[torch.arange(0, len(p.held),
+                                                                                          5)], s, steps, [], 0.
         self.began, self.bar = time.process_time(), tqdm(total=steps, disable=None)
     def __call__(self, step, D):
         self.bar.update()
         if step not in STOPS and step != self.steps: return
         now = time.process_time()
         table = eps_table(D, self.rows, self.s, ORIGINAL_T)
-        self.curve.append(dict(step=step, seconds=round(now - self.began - self.spent, 2), mse_eps={c: [round(r["mse_eps"][c], 8) for r in table] for c in ("image", "mask")}))
+        self.curve.append(dict(step=step, seconds=round(now - self.began - self.spent, 2),
+                               mse_eps={c: [round(r["mse_eps"][c], 8) for r in table] for c in ("image", "mask")}))
         self.spent += time.process_time() - now
-    def done(self): self.bar.close(); return dict(curve=self.curve, train_seconds=self.curve[-1]["seconds"])
+    def done(self):
+        self.bar.close()
+        return dict(curve=self.curve, train_seconds=self.curve[-1]["seconds"])
 
 
-def white_noise_rows(x, at):
+def pictures(x, at):
     "Six pairs, evenly spaced in the list, as bytes."
     pick = torch.linspace(len(x) // 8, len(x) - 1 - len(x) // 8, 6).round().long()
-    return dict(at=at[pick].tolist(), size=list(x.shape[2:]), bytes=base64.b64encode(((x[pick].clamp(-1, 1) + 1) * 127.5).round().byte().numpy().tobytes()).decode())
+    return dict(at=at[pick].tolist(), size=list(x.shape[2:]),
+                bytes=base64.b64encode(((x[pick].clamp(-1, 1) + 1) * 127.5).round().byte().numpy().tobytes()).decode())
 
 
 def samples(name, draw, p, J):
     "What the samples of the held-out slices' tokens are worth."
     began, at = time.process_time(), p.held.z.argsort()
     x = draw({k: v[at] for k, v in p.rows(True).cond.items()})
-    return {name: judged(x.nan_to_num(0).clamp(-4, 4), at, p, J) | dict(white_noise_rows=white_noise_rows(x, at), largest=float(x.abs().max()), seconds=round(time.process_time() - began, 1))}
+    return {name: judged(x.nan_to_num(0).clamp(-4, 4), at, p, J) | dict(pictures=pictures(x, at),
+                                                                        largest=float(x.abs().max()),
+                                                                        seconds=round(time.process_time() - began, 1))}
 
 
 @contextmanager
@@ -97,19 +104,22 @@ def guidance(p, J, budget, calls, ws=(0., 1., 1.5, 2., 4.)):
     at, s, out = p.held.z.argsort()[::3], kinds()["F"], {}
     if not (KEPT / f"F-{budget.steps}.pt").exists(): ours("F", p, J, budget, 2)
     shift, sigma_data = channel_spread(p.train.x)
-    D = build_system(s, p.train.bins, budget.channels, sigma_data=sigma_data, shift=shift, z_range=p.train.z_range or None)
+    D = build_system(s, p.train.bins, budget.channels, sigma_data=sigma_data, shift=shift,
+                     z_range=p.train.z_range or None)
     D.load_state_dict(torch.load(KEPT / f"F-{budget.steps}.pt", weights_only=True))
     D.eval()
     cond = {k: v[at] for k, v in p.rows(True).cond.items()}
     for w in ws:
         with cut(D, 1.): x = sample_slices(D, cond, s, steps=calls, w=w)
-        out[f"{w:g}"] = judged(x, at, p, J) | dict(white_noise_rows=white_noise_rows(x, at), spread=float(x.std(0).mean()))
+        out[f"{w:g}"] = judged(x, at, p, J) | dict(pictures=pictures(x, at), spread=float(x.std(0).mean()))
     return dict(w=out, calls=calls)
 
 
 class Theirs(torch.nn.Module):
     "MONAI's network as a denoiser: it is told a whole time, and predicts the noise, or the velocity."
-    def __init__(self, net, table, kind): super().__init__(); self.net, self.levels, self.kind, self.sigma_data = net, ab_sigmas(table), kind, 1.
+    def __init__(self, net, table, kind):
+        super().__init__()
+        self.net, self.levels, self.kind, self.sigma_data = net, ab_sigmas(table), kind, 1.
     def said(self, xt, t, cond): return self.net(torch.cat([xt, cond["image"]], 1), t, class_labels=cond["label"])
     def forward(self, x, sigma, cond=None):
         sg = sigma_like(sigma, x).reshape(-1, 1, 1, 1).expand(len(x), 1, 1, 1)
@@ -125,7 +135,8 @@ def monai_net(p, budget):
     from monai.networks.nets import DiffusionModelUNet
     with torch.random.fork_rng([]):
         torch.manual_seed(seed_of(budget.seed, "weights"))
-        return DiffusionModelUNet(spatial_dims=2, in_channels=3, out_channels=2, channels=budget.channels, attention_levels=[False] * (len(budget.channels) - 1) + [True], num_res_blocks=2,
+        return DiffusionModelUNet(spatial_dims=2, in_channels=3, out_channels=2, channels=budget.channels,
+                                  attention_levels=[False] * (len(budget.channels) - 1) + [True], num_res_blocks=2,
                                   num_head_channels=16, norm_num_groups=8, num_class_embeds=2 * p.train.bins + 1)
 
 
@@ -135,17 +146,23 @@ def monai_train(p, s, kind, budget, lr, tell):
     table, p_rows, null = s.table, p.rows(), 2 * p.train.bins
     noise = DDPMScheduler(s.T, schedule="cosine", prediction_type={"eps": "epsilon", "v": "v_prediction"}[kind])
     M = Theirs(monai_net(p, budget), table, kind)
-    opt, ema = torch.optim.AdamW(M.parameters(), lr=lr, betas=(.9, .99), weight_decay=s.weight_decay), EMA(M, s.ema, s.ema_warmup)
+    opt, ema = torch.optim.AdamW(M.parameters(), lr=lr, betas=(.9, .99),
+                                 weight_decay=s.weight_decay), EMA(M, s.ema, s.ema_warmup)
     for i in range(budget.steps):
         b, gen = noised(p_rows, s, budget.batch_size, budget.seed, i), rng(budget.seed, "coins", i)
         t = time_of(b.sigma, M.levels)
-        cond = dict(b.cond, label=torch.where(torch.rand(len(b.x0), generator=gen) < s.token_drop, null, b.cond["label"]))
+        cond = dict(b.cond, label=torch.where(torch.rand(len(b.x0), generator=gen) < s.token_drop, null,
+                                              b.cond["label"]))
         out = M.said(noise.add_noise(b.x0, b.eps, t), t, cond)
         loss = torch.nn.functional.mse_loss(out, b.eps if kind == "eps" else noise.get_velocity(b.x0, b.eps, t))
-        for g in opt.param_groups: g["lr"] = lr * min(1., (i + 1) / 50) * (s.lr_end + (1 - s.lr_end) * (1 + math.cos(math.pi * i / budget.steps)) / 2)
-        opt.zero_grad(); loss.backward()
+        for g in opt.param_groups:
+            g["lr"] = lr * min(1., (i + 1) / 50) * (s.lr_end + (1 - s.lr_end)
+                                                    * (1 + math.cos(math.pi * i / budget.steps)) / 2)
+        opt.zero_grad()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(M.parameters(), s.clip)
-        opt.step(); ema.update()
+        opt.step()
+        ema.update()
         tell(i + 1, ema.D.eval())
     return ema.D.eval()
 
@@ -158,7 +175,8 @@ def monai_samples(D, cond, s, calls, seed=0):
     ddim.set_timesteps(calls)
     x = torch.randn(len(cond["label"]), 2, *cond["image"].shape[2:], generator=rng(seed, "samples"))
     for t in ddim.timesteps:
-        out = torch.cat([D.said(x[i:i + 64], torch.full((len(x[i:i + 64]),), int(t)), {k: v[i:i + 64] for k, v in cond.items()}) for i in range(0, len(x), 64)])
+        out = torch.cat([D.said(x[i:i + 64], torch.full((len(x[i:i + 64]),), int(t)),
+                                {k: v[i:i + 64] for k, v in cond.items()}) for i in range(0, len(x), 64)])
         x = ddim.step(out, int(t), x)[0]
     return x
 
@@ -175,7 +193,10 @@ def monai(p, J, budget, calls, kind="eps", rates=(1e-3, 3e-3), short=80):
     lr = min(rates, key=lambda v: trial[f"{v:g}"])
     watch = Watch(p, s, budget.steps)
     D = monai_train(p, s, kind, budget, lr, watch)
-    return watch.done() | ratios(D, p, s) | dict(weights=sum(v.numel() for v in D.parameters()), lr=lr, trial=trial) | samples("samples", lambda cond: monai_samples(D, cond, s, calls), p, J)
+    return watch.done() | ratios(D, p, s) | dict(weights=sum(v.numel() for v in D.parameters()), lr=lr,
+                                                 trial=trial) | samples("samples",
+                                                                        lambda cond: monai_samples(D, cond, s, calls),
+                                                                        p, J)
 
 
 def main():
@@ -191,21 +212,33 @@ def main():
     J = train_judge(p.train.x, p.train.z_bin, p.train.lesion, p.train.bins)
     have = json.loads(path.read_text()) if path.exists() else {}
     about = json.loads(json.dumps(asdict(budget) | dict(calls=a.calls)))
-    if have.get("budget", about) != about: raise SystemExit(f"{path} holds runs of another budget: name another file by --out")
+    if have.get("budget", about) != about:
+        raise SystemExit(f"{path} holds runs of another budget: name another file by --out")
     for name in a.only or [k for k in ROWS if k not in have]:
         began, wall = time.process_time(), time.time()
         if name.startswith("monai"): row = monai(p, J, budget, a.calls, "v" if name == "monai_v" else "eps")
         elif name == "guidance": row = guidance(p, J, budget, a.calls)
         else: row = ours(name, p, J, budget, a.calls)
         have = json.loads(path.read_text()) if path.exists() else {}
-        about_data = dict(train=len(p.train), held=len(p.held), variance=p.variance.tolist(), held_variance=p.held.x.double().var((0, 2, 3), correction=0).tolist(), lesions=float(p.held.lesion.float().mean()))
-        have |= {name: row | dict(cpu_seconds=round(time.process_time() - began, 1))} | dict(budget=about, data=about_data, commit=git("rev-parse", "HEAD"), machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread",
-                versions={"python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": "0.1.0"} | ({"monai": metadata.version("monai")} if name.startswith("monai") or "monai" in have else {}))
+        about_data = dict(train=len(p.train), held=len(p.held), variance=p.variance.tolist(),
+                          held_variance=p.held.x.double().var((0, 2, 3), correction=0).tolist(),
+                          lesions=float(p.held.lesion.float().mean()))
+        have |= {name: row | dict(cpu_seconds=round(time.process_time() - began, 1))} | dict(budget=about,
+                                                                                             data=about_data,
+                                                                                             commit=git("rev-parse",
+                                                                                                        "HEAD"),
+                                                                                             machine=f"{platform.machine()}, "
+                                                                                             f"{os.cpu_count()} "
+                                                                                             f"shared cores, 1 thread",
+                                                                                             versions={
+                                                                                                       "python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": "0.1.0"} | ({"monai": metadata.version("monai")} if name.startswith("monai") or "monai" in have else {}))
         write_whole(path, json.dumps(have, indent=1))
         print(f"{name}: {have[name]['cpu_seconds']:.0f} s of CPU, {time.time() - wall:.0f} s", flush=True)
         if "R" in row: print("   R", {c: [round(v, 3) for v in r.values()] for c, r in row["R"].items()})
         for k in ("samples", "samples_uncut"):
-            if k in row: print("   ", k, "outside:", [n for n, v in row[k]["quality"].items() if not v["within"]], row[k]["memorisation"], row[k]["obeyed"], row[k]["obeyed_real"], row[k]["mask_says"], flush=True)
+            if k in row:
+                print("   ", k, "outside:", [n for n, v in row[k]["quality"].items() if not v["within"]],
+                      row[k]["memorisation"], row[k]["obeyed"], row[k]["obeyed_real"], row[k]["mask_says"], flush=True)
 
 
 if __name__ == "__main__": main()

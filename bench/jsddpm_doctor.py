@@ -38,8 +38,10 @@ def cell(name, pl, p, trained, budget, train_s):
     "One planted run, examined."
     now = time.process_time()
     r = examined_planted(pl, p, trained, budget)
-    return dict(run=name, planted=pl.cause, seed=budget.seed, said=r.cause, found=[(f.cause, f.severity, round(f.confidence, 2)) for f in r.findings], open=[u.question[:120] for u in r.unknowns],
-                train_s=round(train_s, 1), examine_s=round(time.process_time() - now, 1))
+    return dict(run=name, planted=pl.cause, seed=budget.seed, said=r.cause,
+                found=[(f.cause, f.severity, round(f.confidence, 2)) for f in r.findings],
+                open=[u.question[:120] for u in r.unknowns], train_s=round(train_s, 1),
+                examine_s=round(time.process_time() - now, 1))
 
 
 @lru_cache(maxsize=1)
@@ -54,7 +56,8 @@ def work(job):
     budget, p, every, out, shared = replace(BUDGET, seed=seed), slices(seed), planted(), [], None
     for n in names:
         now = time.process_time()
-        if not (every[n].after and shared): trained = train_planted(every["healthy" if every[n].after else n], p, budget)
+        if not (every[n].after and shared):
+            trained = train_planted(every["healthy" if every[n].after else n], p, budget)
         if every[n].after: shared = trained = shared or trained
         out.append(cell(n, every[n], p, trained, budget, time.process_time() - now))
     return out
@@ -62,7 +65,8 @@ def work(job):
 
 def right(row):
     "The cause that was planted is named first; of a control, nothing above low is."
-    return row["said"] == row["planted"] if row["planted"] != "healthy" else not any(s in GRAVE for _, s, _ in row["found"])
+    return row["said"] == row["planted"] if row["planted"] != "healthy" else not any(s in GRAVE
+                                                                                     for _, s, _ in row["found"])
 
 
 def score(rows):
@@ -71,8 +75,12 @@ def score(rows):
     rate = lambda some: {n: sum(map(right, v)) / len(v) for n in planted() if (v := [r for r in some if r["run"] == n])}
     mean = lambda some: sum(map(right, some)) / len(some) if some else None
     said = {n: dict(Counter(r["said"] for r in faults if r["run"] == n)) for n in rate(faults)}
-    return dict(top1=mean(faults), cells=len(faults), per_fault=rate(faults), controls=rate(controls), alarms=[dict(run=r["run"], seed=r["seed"], found=r["found"]) for r in controls if not right(r)], said=said,
-                planted={n: v.cause for n, v in planted().items()}, says={n: v.says for n, v in planted().items()}, seconds=dict(train=round(sum(r["train_s"] for r in rows)), examine=round(sum(r["examine_s"] for r in rows))))
+    return dict(top1=mean(faults), cells=len(faults), per_fault=rate(faults), controls=rate(controls),
+                alarms=[dict(run=r["run"], seed=r["seed"], found=r["found"]) for r in controls if not right(r)],
+                said=said, planted={n: v.cause for n, v in planted().items()},
+                says={n: v.says for n, v in planted().items()},
+                seconds=dict(train=round(sum(r["train_s"] for r in rows)),
+                             examine=round(sum(r["examine_s"] for r in rows))))
 
 
 def main():
@@ -83,23 +91,33 @@ def main():
     ap.add_argument("--out", default=str(HERE / "results" / "jsddpm_doctor.json"))
     a = ap.parse_args()
     every, path = planted(), Path(a.out)
-    if odd := set(a.only or ()) - set(every): raise SystemExit(f"unknown: {', '.join(sorted(odd))}; known: {', '.join(every)}")
+    if odd := set(a.only or ()) - set(every):
+        raise SystemExit(f"unknown: {', '.join(sorted(odd))}; known: {', '.join(every)}")
     rows = {(r["run"], r["seed"]): r for r in json.loads(path.read_text())["rows"]} if path.exists() else {}
     todo = [(n, s) for s in range(a.seeds) for n in (a.only or every) if a.only or (n, s) not in rows]
     late = lambda s: [n for n, k in todo if k == s and every[n].after]
     control = lambda n: every[n].cause == "healthy" and n != "healthy"
-    jobs = [j for s in range(a.seeds) for j in (([(late(s), s)] if late(s) else []) + [([n], s) for n, k in todo if k == s and not every[n].after and not control(n)])]
+    jobs = [j for s in range(a.seeds) for j in (([(late(s), s)] if late(s) else [])
+                                                + [([n], s) for n, k in todo if k == s and not every[n].after
+                                                   and not control(n)])]
     jobs += [([n], s) for n, s in todo if control(n)]                                   # last: they say least
-    about = dict(budget=asdict(BUDGET), machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread a process", versions=dict(python=platform.python_version(), torch=metadata.version("torch")))
+    about = dict(budget=asdict(BUDGET),
+                 machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread a process",
+                 versions=dict(python=platform.python_version(), torch=metadata.version("torch")))
     with get_context("spawn").Pool(a.jobs) as pool, tqdm(total=len(todo), disable=None) as bar:
         for made in pool.imap_unordered(work, jobs):
             rows |= {(r["run"], r["seed"]): r for r in made}
             kept = [rows[n, s] for n in every for s in range(a.seeds) if (n, s) in rows]
-            write_whole(path, json.dumps(score(kept) | about | dict(seeds=a.seeds, commit=git("rev-parse", "HEAD"), rows=kept), indent=1))
+            write_whole(path, json.dumps(score(kept) | about | dict(seeds=a.seeds, commit=git("rev-parse", "HEAD"),
+                                                                    rows=kept), indent=1))
             bar.update(len(made))
-            for r in made: print(f"{'right' if right(r) else 'WRONG'} {r['run']:14} seed {r['seed']}: planted {r['planted']}, said {r['said']}; {r['found'][:3]}  {r['train_s']:.0f} + {r['examine_s']:.0f} s of CPU", flush=True)
+            for r in made:
+                print(f"{'right' if right(r) else 'WRONG'} {r['run']:14} seed {r['seed']}: planted {r['planted']}, "
+                      f"said {r['said']}; {r['found'][:3]}  {r['train_s']:.0f} + {r['examine_s']:.0f} s of CPU",
+                      flush=True)
     done = json.loads(path.read_text())
-    print(f"top-1 {done['top1']:.1%} of {done['cells']}" if done["cells"] else "no faults", f"; controls {done['controls']}; {path}")
+    print(f"top-1 {done['top1']:.1%} of {done['cells']}" if done["cells"] else "no faults",
+          f"; controls {done['controls']}; {path}")
 
 
 if __name__ == "__main__": main()

@@ -25,15 +25,20 @@ LEFT_OUT = ("eps_table", "volumes", "seconds") # a run that was resumed took lon
 def kept(folder, name):
     "Figures and pictures of one run on phantoms."
     told, m = (json.loads((Path(folder) / f).read_text()) for f in ("run.json", "metrics.json"))
-    if told["data"] or told["quick"] or told["changes"]: raise LabError(folder, "another kind of run", "one on phantoms, with nothing changed")
+    if told["data"] or told["quick"] or told["changes"]:
+        raise LabError(folder, "another kind of run", "one on phantoms, with nothing changed")
     (v,) = find_volumes(folder)
     samples = torch.from_numpy(np.asarray(v.image)).permute(2, 1, 0).flip(1)
     asked = run.common(run.opened(None, run.Size(), told["seed"]))[1]
     real = asked[run._even(asked, run.Size().samples)].x[:, 0]
-    m["brightness_of"] = {k: sorted(round(v, 3) for v in brightness(x[:, None]).tolist()) for k, x in dict(samples=samples, real=real).items()}
+    m["brightness_of"] = {k: sorted(round(v, 3) for v in brightness(x[:, None]).tolist())
+                          for k, x in dict(samples=samples, real=real).items()}
     m["brightness"] = {k: float(torch.tensor(v).std()) for k, v in m["brightness_of"].items()}
-    write_whole(RESULTS / f"{name}_{told['seed']}.json", json.dumps({k: x for k, x in m.items() if k not in LEFT_OUT}, indent=1))
-    np.savez_compressed(RESULTS / f"{name}_{told['seed']}.npz", **{k: ((x[SHOWN].clamp(-1, 1) + 1) * 127.5).round().byte().numpy() for k, x in dict(samples=samples, real=real).items()})
+    write_whole(RESULTS / f"{name}_{told['seed']}.json", json.dumps({k: x for k, x in m.items() if k not in LEFT_OUT},
+                                                                    indent=1))
+    np.savez_compressed(RESULTS / f"{name}_{told['seed']}.npz",
+                        **{k: ((x[SHOWN].clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+                           for k, x in dict(samples=samples, real=real).items()})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ from edm_lab.cases.jsddpm.quality import brightness, obeyed, quality, train_judg
 from edm_lab.cases.jsddpm.system import healthy
 from edm_lab.core import rng, seed_of, write_whole
 
-ROWS = {"AdamW, map of brain": (None, False, False), "AdamW, atlas": (None, True, False), "Muon, map of brain": (.01, False, False), "Muon, atlas": (.01, True, False), "Muon, atlas, modes": (.01, True, True)}
+ROWS = {"AdamW, map of brain": (None, False, False), "AdamW, atlas": (None, True, False),
+        "Muon, map of brain": (.01, False, False), "Muon, atlas": (.01, True, False),
+        "Muon, atlas, modes": (.01, True, True)}
 OUT = Path(__file__).parent / "results" / "jsddpm_steps.json"
 
 
@@ -36,9 +38,15 @@ def row(slices, size, seed, muon, atlas, modes, J):
     q = quality(samples.x, a.x, b.x, seed=seed)
     geo = {c: float(torch.tensor(list(v.values())).log().mean().exp()) for c, v in bins["ratio_to_scalar"].items()}
     some = list(range(18, 50, 5))
-    top = D(1e4 * torch.randn(len(some), 2, *samples.x.shape[2:], generator=rng(seed, "top")), 1e4, real[some].rows(p.prior).cond).detach()
-    return dict(ratio=geo, ratio_to_scalar=bins["ratio_to_scalar"], over_mean_slice=bins["ratio_to_height"]["image"], over_linear=bins["ratio_to_linear"], brightness={k: float(brightness(v.x).std()) for k, v in dict(samples=samples, real=real).items()}, within=sum(v["within"] for v in q.values()), quality=q,
-                judge=dict(samples=obeyed(J, samples.x, samples.z_bin, samples.lesion), real=obeyed(J, real.x, real.z_bin, real.lesion)), seconds=time.perf_counter() - began), torch.stack([real.x[some], top, samples.x[some]])
+    top = D(1e4 * torch.randn(len(some), 2, *samples.x.shape[2:], generator=rng(seed, "top")), 1e4,
+            real[some].rows(p.prior).cond).detach()
+    return dict(ratio=geo, ratio_to_scalar=bins["ratio_to_scalar"], over_mean_slice=bins["ratio_to_height"]["image"],
+                over_linear=bins["ratio_to_linear"],
+                brightness={k: float(brightness(v.x).std()) for k, v in dict(samples=samples, real=real).items()},
+                within=sum(v["within"] for v in q.values()), quality=q,
+                judge=dict(samples=obeyed(J, samples.x, samples.z_bin, samples.lesion),
+                           real=obeyed(J, real.x, real.z_bin, real.lesion)),
+                seconds=time.perf_counter() - began), torch.stack([real.x[some], top, samples.x[some]])
 
 
 def main():
@@ -51,14 +59,21 @@ def main():
     size = replace(run.Size(), steps=a.steps)
     slices, out = read_slices(None, size.size, size.subjects, a.seed), {}
     p = prepare(slices, seed=a.seed)
-    J, white_noise_rows = train_judge(p.train.x, p.train.z_bin, p.train.lesion, p.train.bins, size.judge, seed=seed_of(a.seed, "judge") % 2**31), {}
+    J, pictures = train_judge(p.train.x, p.train.z_bin, p.train.lesion, p.train.bins, size.judge,
+                              seed=seed_of(a.seed, "judge") % 2**31), {}
     for name, settings in ROWS.items():
-        out[name], white_noise_rows[name] = row(slices, size, a.seed, *settings, J)
+        out[name], pictures[name] = row(slices, size, a.seed, *settings, J)
         r = out[name]
-        print(f"{name:22} image {r['ratio']['image']:.4f} mask {r['ratio']['mask']:.4f}, top over mean slice {list(r['over_mean_slice'].values())[-1]:.3f}, brightness {r['brightness']['samples']:.3f} (real {r['brightness']['real']:.3f}), {r['within']} of 8 within, height {r['judge']['samples']['z']:.2f} (real {r['judge']['real']['z']:.2f}), {r['seconds']:.0f} s", flush=True)
+        print(f"{name:22} image {r['ratio']['image']:.4f} mask {r['ratio']['mask']:.4f}, top over mean slice "
+              f"{list(r['over_mean_slice'].values())[-1]:.3f}, brightness {r['brightness']['samples']:.3f} (real "
+              f"{r['brightness']['real']:.3f}), {r['within']} of 8 within, height {r['judge']['samples']['z']:.2f} "
+              f"(real {r['judge']['real']['z']:.2f}), {r['seconds']:.0f} s", flush=True)
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-        write_whole(a.out, json.dumps(dict(rows=out, steps=a.steps, seed=a.seed, about=dict(cores=os.cpu_count(), machine=platform.machine(), torch=torch.__version__, commit=commit)), indent=1))
-        np.savez_compressed(Path(a.out).with_suffix(".npz"), **{k: ((v[:, :, 0].clamp(-1, 1) + 1) * 127.5).round().byte().numpy() for k, v in white_noise_rows.items()})
+        write_whole(a.out,
+                    json.dumps(dict(rows=out, steps=a.steps, seed=a.seed, about=dict(cores=os.cpu_count(), machine=platform.machine(), torch=torch.__version__, commit=commit)), indent=1))
+        np.savez_compressed(Path(a.out).with_suffix(".npz"),
+                            **{k: ((v[:, :, 0].clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+                               for k, v in pictures.items()})
 
 
 if __name__ == "__main__": main()

@@ -35,7 +35,8 @@ def data(budget):
     "Training tiles, of every other slice, and tiles of held-out slices that are evenly spaced in height."
     train, held = phantom_slices(budget.subjects, budget.size, budget.seed).split(.75, budget.seed)
     prior, order = brain_prior(train), held.z.argsort()
-    return tiles(train[::2].rows(prior)), tiles(held[order[torch.linspace(0, len(held) - 1, budget.held).round().long()]].rows(prior))
+    return (tiles(train[::2].rows(prior)),
+            tiles(held[order[torch.linspace(0, len(held) - 1, budget.held).round().long()]].rows(prior)))
 
 
 def judged(name, row, suspect):
@@ -48,15 +49,18 @@ def keep(path, rows, budget):
     "Put rows into the file."
     done = json.loads(path.read_text()) if path.exists() else {}
     about = json.loads(json.dumps(asdict(budget)))
-    if done.get("budget", about) != about: raise SystemExit(f"{path} holds runs of another budget: name another file by --out")
+    if done.get("budget", about) != about:
+        raise SystemExit(f"{path} holds runs of another budget: name another file by --out")
     versions = {"python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": "0.1.0"}
-    done |= rows | {"budget": about, "commit": git("rev-parse", "HEAD"), "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", "versions": versions}
+    done |= rows | {"budget": about, "commit": git("rev-parse", "HEAD"),
+                    "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", "versions": versions}
     write_whole(path, json.dumps(done, indent=1))
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--only", nargs="*", help="names of suspects that are trained; they are run even if the file has them")
+    ap.add_argument("--only", nargs="*",
+                    help="names of suspects that are trained; they are run even if the file has them")
     ap.add_argument("--steps", type=int, default=Budget().steps)
     ap.add_argument("--seed", type=int, default=0)
     ap.add_argument("--verdicts", action="store_true", help="judge the rows of the file anew")
@@ -65,19 +69,27 @@ def main():
     torch.set_num_threads(1)
     budget, path, every = Budget(steps=a.steps, seed=a.seed), Path(a.out), suspects()
     have = json.loads(path.read_text()) if path.exists() else {}
-    if a.verdicts: return print(write_whole(path, json.dumps({k: v | judged(k, v, every[k]) if k in every else v for k, v in have.items()}, indent=1)))
-    todo = a.only or [k for k, v in every.items() if not v.of and not {k, *(n for n, o in every.items() if o.of == k)} <= have.keys()]
-    if odd := [k for k in todo if k not in every or every[k].of]: raise SystemExit(f"not trained: {', '.join(odd)}; known: {', '.join(k for k, v in every.items() if not v.of)}")
+    if a.verdicts:
+        return print(write_whole(path, json.dumps({k: v | judged(k, v, every[k]) if k in every else v
+                                                   for k, v in have.items()}, indent=1)))
+    todo = a.only or [k for k, v in every.items() if not v.of
+                      and not {k, *(n for n, o in every.items() if o.of == k)} <= have.keys()]
+    if odd := [k for k in todo if k not in every or every[k].of]:
+        raise SystemExit(f"not trained: {', '.join(odd)}; known: {', '.join(k for k, v in every.items() if not v.of)}")
     if not todo: return print(f"{path} is complete")
     train, held = data(budget)
     print(f"{len(train)} training tiles, {len(held)} held out", flush=True)
     for name in todo:
         began, wall, rows = time.process_time(), time.time(), {}
         with tqdm(total=round(budget.steps * every[name].steps), desc=name, disable=None) as bar:
-            for k, row in examined(name, every, train, held, budget, lambda r: bar.update()): rows[k] = row | judged(k, row, every[k])
+            for k, row in examined(name, every, train, held, budget,
+                                   lambda r: bar.update()): rows[k] = row | judged(k, row, every[k])
         rows[name]["cpu_seconds"] = round(time.process_time() - began, 1)
         keep(path, rows, budget)
-        for k, r in rows.items(): print(f"{k:16} distance {r['distance_to_original']:.3f} worst {r['worst']:.2f}  {' '.join(f'{v:.3f}' for v in r['mse_eps'].values())}  all t {r['image_all']:.3f} mask {r['mask_all']:.3f}  {r['verdict']}", flush=True)
+        for k, r in rows.items():
+            print(f"{k:16} distance {r['distance_to_original']:.3f} worst {r['worst']:.2f}  "
+                  f"{' '.join(f'{v:.3f}' for v in r['mse_eps'].values())}  all t {r['image_all']:.3f} mask "
+                  f"{r['mask_all']:.3f}  {r['verdict']}", flush=True)
         print(f"   {rows[name]['cpu_seconds']:.0f} s of CPU, {time.time() - wall:.0f} s", flush=True)
 
 

@@ -28,7 +28,9 @@ def _k_sampling():
     pkg = types.ModuleType("k_diffusion")
     pkg.__path__ = list(spec.submodule_search_locations)
     sys.modules["k_diffusion"] = pkg
-    stubs = {} if "torchvision" in sys.modules else {n: types.ModuleType(n) for n in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")}
+    stubs = {} if "torchvision" in sys.modules else {n: types.ModuleType(n)
+                                                     for n in ("torchvision", "torchvision.transforms",
+                                                               "torchvision.transforms.functional")}
     if stubs: stubs["torchvision.transforms"].functional = stubs["torchvision.transforms.functional"]
     sys.modules |= stubs
     try: return importlib.import_module("k_diffusion.sampling")
@@ -46,12 +48,16 @@ def k_diffusion():
 
     def run(name, two=False, **kw):
         f = getattr(K, "sample_" + name)
-        return lambda D, x, nfe, rho=7.: f(model(D), x, grid((nfe + 1) // 2 if two else nfe, rho).to(x), disable=True, **kw)
+        return lambda D, x, nfe, rho=7.: f(model(D), x, grid((nfe + 1) // 2 if two else nfe, rho).to(x), disable=True,
+                                           **kw)
 
     def fast(D, x, nfe, rho=7.): return K.sample_dpm_fast(model(D), x, SIGMA_MIN, SIGMA_MAX, nfe, disable=True)
-    out = {"euler": run("euler"), "heun": run("heun", True), "dpm_2": run("dpm_2", True), "lms(4)": run("lms"), "dpm_fast": fast, "dpmpp_2m": run("dpmpp_2m"),
-           "dpmpp_sde eta=0": run("dpmpp_sde", True, eta=0.), "dpmpp_2m_sde eta=0": run("dpmpp_2m_sde", eta=0., solver_type="heun"), "dpmpp_3m_sde eta=0": run("dpmpp_3m_sde", eta=0.)}
-    noisy = {"euler_ancestral": run("euler_ancestral"), "dpmpp_2m_sde": run("dpmpp_2m_sde"), "dpmpp_3m_sde": run("dpmpp_3m_sde")}
+    out = {"euler": run("euler"), "heun": run("heun", True), "dpm_2": run("dpm_2", True), "lms(4)": run("lms"),
+           "dpm_fast": fast, "dpmpp_2m": run("dpmpp_2m"), "dpmpp_sde eta=0": run("dpmpp_sde", True, eta=0.),
+           "dpmpp_2m_sde eta=0": run("dpmpp_2m_sde", eta=0., solver_type="heun"),
+           "dpmpp_3m_sde eta=0": run("dpmpp_3m_sde", eta=0.)}
+    noisy = {"euler_ancestral": run("euler_ancestral"), "dpmpp_2m_sde": run("dpmpp_2m_sde"),
+             "dpmpp_3m_sde": run("dpmpp_3m_sde")}
     return out, noisy
 
 
@@ -61,7 +67,8 @@ def diffusers():
 
     def edm(cls, **kw):
         def f(D, x, nfe, rho=7.):
-            s = cls(sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, sigma_data=.5, rho=rho if math.isfinite(rho) else 7., **kw)
+            s = cls(sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, sigma_data=.5, rho=rho if math.isfinite(rho) else 7.,
+                    **kw)
             s.set_timesteps(nfe)
             s.sigmas = grid(nfe, rho).float()
             for i, t in enumerate(s.timesteps):
@@ -85,8 +92,10 @@ def diffusers():
                 x = s.step((x_edm - D(x_edm, sig)) / sig, t, x).prev_sample
             return x
         return f
-    out = {"EDMEuler": edm(d.EDMEulerScheduler), "EDMDPM-2M": edm(d.EDMDPMSolverMultistepScheduler, solver_order=2), "EDMDPM-3M": edm(d.EDMDPMSolverMultistepScheduler, solver_order=3),
-           "UniPC-2 bh2": vp(d.UniPCMultistepScheduler, solver_order=2), "UniPC-3 bh2": vp(d.UniPCMultistepScheduler, solver_order=3),
+    out = {"EDMEuler": edm(d.EDMEulerScheduler), "EDMDPM-2M": edm(d.EDMDPMSolverMultistepScheduler, solver_order=2),
+           "EDMDPM-3M": edm(d.EDMDPMSolverMultistepScheduler, solver_order=3),
+           "UniPC-2 bh2": vp(d.UniPCMultistepScheduler, solver_order=2),
+           "UniPC-3 bh2": vp(d.UniPCMultistepScheduler, solver_order=3),
            "DEIS-3": vp(d.DEISMultistepScheduler, to_zero=False, solver_order=3)}
     return out, {}
 
@@ -101,18 +110,23 @@ def azula():
             self.D, self.rho = D, rho
         def schedule(self, t):
             t = torch.as_tensor(t, dtype=torch.float64)
-            s = SIGMA_MIN * (SIGMA_MAX / SIGMA_MIN)**t if math.isinf(self.rho) else (SIGMA_MIN**(1 / self.rho) + t * (SIGMA_MAX**(1 / self.rho) - SIGMA_MIN**(1 / self.rho)))**self.rho
+            s = (SIGMA_MIN * (SIGMA_MAX / SIGMA_MIN)**t if math.isinf(self.rho)
+                 else (SIGMA_MIN**(1 / self.rho) + t * (SIGMA_MAX**(1 / self.rho)
+                                                        - SIGMA_MIN**(1 / self.rho)))**self.rho)
             return torch.ones_like(s), s
         def forward(self, x_t, t, **kw): return ad.DiracPosterior(mean=self.D(x_t, float(self.schedule(t)[1])))
 
     def run(cls, two=False, **kw):
         def f(D, x, nfe, rho=7.):
-            steps = (nfe - 1) // 2 if two else nfe - 1     # these samplers stop at sigma_min; the last call denoises from there
+            # these samplers stop at sigma_min; the last call denoises from there
+            steps = (nfe - 1) // 2 if two else nfe - 1
             x = cls(Denoiser(D, rho), start=1., stop=0., steps=steps, silent=True, dtype=torch.float64, **kw)(x).to(x)
             return D(x, SIGMA_MIN)
         return f
     out = {"Euler": run(az.EulerSampler), "Heun": run(az.HeunSampler, True)}
-    out |= {f"{n}({k})": run(getattr(az, n + "Sampler"), order=k) for n, k in (("zAB", 3), ("vAB", 3), ("vAB", 4), ("zEAB", 2), ("zEAB", 3), ("zEAB", 4), ("xEAB", 2), ("xEAB", 3), ("REAB", 2))}
+    out |= {f"{n}({k})": run(getattr(az, n + "Sampler"), order=k) for n, k in (("zAB", 3), ("vAB", 3), ("vAB", 4),
+                                                                               ("zEAB", 2), ("zEAB", 3), ("zEAB", 4),
+                                                                               ("xEAB", 2), ("xEAB", 3), ("REAB", 2))}
     return out, {}
 
 

@@ -32,7 +32,8 @@ HERE = Path(__file__).parent
 BUDGETS = (4, 6, 8, 10, 12, 16, 20, 35, 64)
 SIZES = dict(A=2048, B=2048, C=2048, D=2048, E=512)
 RHOS = {"rho 5": 5., "rho 7": 7., "rho 10": 10., "log-uniform": math.inf}
-VARIED = ("k-d heun", "k-d dpmpp_2m", "k-d dpmpp_3m_sde eta=0", "az vAB(4)", "az zEAB(3)", "az zEAB(4)")   # the peers that are tried on four grids
+# the peers that are tried on four grids
+VARIED = ("k-d heun", "k-d dpmpp_2m", "k-d dpmpp_3m_sde eta=0", "az vAB(4)", "az zEAB(3)", "az zEAB(4)")
 
 
 class Counted:
@@ -48,7 +49,8 @@ class Net(torch.nn.Module):
     def __init__(self, width=96):
         super().__init__()
         sizes = (3, width, width, width, 2)
-        self.f = torch.nn.Sequential(*[m for a, b in zip(sizes, sizes[1:]) for m in (torch.nn.Linear(a, b), torch.nn.SiLU())][:-1])
+        self.f = torch.nn.Sequential(*[m for a, b in zip(sizes, sizes[1:])
+                                       for m in (torch.nn.Linear(a, b), torch.nn.SiLU())][:-1])
     def forward(self, x, c_noise, cond=None): return self.f(torch.cat([x, c_noise[:, None].to(x)], 1))
 
 
@@ -61,7 +63,10 @@ def trained_spiral(steps=3000, seed=0):
     for i in range(steps):
         gen = rng(seed, "spiral", i)
         L = loss.denoising_loss(D, spiral(256, gen).float(), LogNormal(), gen=gen).mean()
-        opt.zero_grad(); L.backward(); opt.step(); lr.step()
+        opt.zero_grad()
+        L.backward()
+        opt.step()
+        lr.step()
     return D.double().eval().requires_grad_(False)
 
 
@@ -70,7 +75,8 @@ def problems():
     out = {}
     for name, n in SIZES.items():
         D = trained_spiral() if name == "D" else problem(name)
-        x_T = 80 * torch.randn(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) if name == "D" else start_noise(D, n)
+        x_T = 80 * torch.randn(n, 2, dtype=torch.float64,
+                               generator=torch.Generator().manual_seed(1)) if name == "D" else start_noise(D, n)
         ref = reference(D, x_T)
         out[name] = (D, D if name in "ABC" else ref, x_T, ref)
     return out
@@ -83,22 +89,34 @@ def ours():
     def table(make, rho, D, x, nfe): return sampler.final(solvers.multistep(D, x, made(make, rho, nfe)))
     default = lru_cache(maxsize=None)(solvers.default_table)
     def two(f, D, x, nfe): return sampler.final(f(D, x, peers.grid((nfe + 1) // 2)))
-    makes = {"euler": partial(solvers.eab, order=1), "eab(2)": partial(solvers.eab, order=2), "eab(3)": solvers.eab, "eab(4)": partial(solvers.eab, order=4), "dpmpp(2)": solvers.dpmpp,
-             "dpmpp(3)": partial(solvers.dpmpp, order=3), "lms(4)": solvers.lms, "unipc(2) eps": partial(solvers.unipc, order=2), "unipc(3) eps": solvers.unipc, "unipc(3) x0": partial(solvers.unipc, of="x0"), "angle(2)": solvers.angle, "angle(3)": partial(solvers.angle, order=3)}
-    fixed = {f"edm_lab {k}": partial(table, m, 7.) for k, m in makes.items()} | {f"edm_lab {k} rho 10": partial(table, makes[k], 10.) for k in ("eab(3)", "eab(4)", "unipc(3) eps")}
-    fixed |= {"edm_lab heun": partial(two, sampler.heun), "edm_lab dpm2": partial(two, solvers.dpm2), "edm_lab default": lambda D, x, nfe: sampler.final(solvers.multistep(D, x, default(nfe)))}
+    makes = {"euler": partial(solvers.eab, order=1), "eab(2)": partial(solvers.eab, order=2), "eab(3)": solvers.eab,
+             "eab(4)": partial(solvers.eab, order=4), "dpmpp(2)": solvers.dpmpp,
+             "dpmpp(3)": partial(solvers.dpmpp, order=3), "lms(4)": solvers.lms,
+             "unipc(2) eps": partial(solvers.unipc, order=2), "unipc(3) eps": solvers.unipc,
+             "unipc(3) x0": partial(solvers.unipc, of="x0"), "angle(2)": solvers.angle,
+             "angle(3)": partial(solvers.angle, order=3)}
+    fixed = {f"edm_lab {k}": partial(table, m, 7.)
+             for k, m in makes.items()} | {f"edm_lab {k} rho 10": partial(table, makes[k], 10.)
+                                           for k in ("eab(3)", "eab(4)", "unipc(3) eps")}
+    fixed |= {"edm_lab heun": partial(two, sampler.heun), "edm_lab dpm2": partial(two, solvers.dpm2),
+              "edm_lab default": lambda D, x, nfe: sampler.final(solvers.multistep(D, x, default(nfe)))}
     run = lambda f, D, x, nfe: sampler.final(f(D, x, peers.grid(nfe)))
-    noisy = {"edm_lab churn": partial(two, sampler.churn), "edm_lab ancestral": partial(run, sde.ancestral), "edm_lab sde_dpmpp(2)": partial(run, sde.sde_dpmpp), "edm_lab sde_dpmpp(3)": partial(run, partial(sde.sde_dpmpp, order=3))}
+    noisy = {"edm_lab churn": partial(two, sampler.churn), "edm_lab ancestral": partial(run, sde.ancestral),
+             "edm_lab sde_dpmpp(2)": partial(run, sde.sde_dpmpp),
+             "edm_lab sde_dpmpp(3)": partial(run, partial(sde.sde_dpmpp, order=3))}
     return fixed, noisy
 
 
 def fitted(name, D, nfe, results):
     "The solver fitted to this denoiser on 256 trajectories of another seed: A, B and C from bench/fit_targets.py, D and E fitted here and kept beside the results."
     from edm_lab.samplers.fitted import Fitted, fit_schedule
-    if name in "ABC": return Fitted.from_dict(json.loads((HERE / "results" / "fit_targets.json").read_text())["runs"][name][str(nfe)]["fitted"])
+    if name in "ABC":
+        return Fitted.from_dict(json.loads((HERE / "results"
+                                            / "fit_targets.json").read_text())["runs"][name][str(nfe)]["fitted"])
     f = results / "fits" / f"{name}_{nfe}.json"
     if not f.exists():
-        with torch.enable_grad(): fit = fit_schedule(D, torch.zeros(1, 2 if name == "D" else 64, dtype=torch.float64), nfe, limit=120.)
+        with torch.enable_grad():
+            fit = fit_schedule(D, torch.zeros(1, 2 if name == "D" else 64, dtype=torch.float64), nfe, limit=120.)
         f.parent.mkdir(parents=True, exist_ok=True)
         fit.save(f)
     return Fitted.load(f)
@@ -112,7 +130,9 @@ def quality(name, f, P, done):
             if name == "edm_lab fitted" and p in "DE" and nfe not in (6, 10, 20): continue     # a minute or two each
             counted = Counted(D)
             try: x = f(p, counted, x_T.clone(), nfe)
-            except Exception as e: done["failed"].setdefault(name, {})[f"{p} {nfe}"] = f"{type(e).__name__}: {e}"[:200]; continue
+            except Exception as e:
+                done["failed"].setdefault(name, {})[f"{p} {nfe}"] = f"{type(e).__name__}: {e}"[:200]
+                continue
             assert counted.calls <= nfe, f"{name} used {counted.calls} calls of {nfe}"
             done["rms"].setdefault(p, {}).setdefault(name, {})[str(nfe)] = rel_rms(x, ref)
             done["sliced_w2"].setdefault(p, {}).setdefault(name, {})[str(nfe)] = sliced_w2(x, sigma_dist)
@@ -123,7 +143,9 @@ def overhead(f, D, x, calls=50, best_of=15):
     def clock(g):
         out = []
         for _ in range(best_of):
-            t = time.perf_counter(); g(); out.append(time.perf_counter() - t)
+            t = time.perf_counter()
+            g()
+            out.append(time.perf_counter() - t)
         return min(out)
     s = peers.grid(calls).tolist()
     def bare():
@@ -139,7 +161,8 @@ class Tiny:
     sigma_data = .5
     def __init__(self):
         torch.manual_seed(0)
-        self.f = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.SiLU(), torch.nn.Linear(64, 64), torch.nn.SiLU(), torch.nn.Linear(64, 8)).requires_grad_(False)
+        self.f = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.SiLU(), torch.nn.Linear(64, 64), torch.nn.SiLU(),
+                                     torch.nn.Linear(64, 8)).requires_grad_(False)
     def __call__(self, x, sigma, cond=None): return self.f(x)
 
 
@@ -151,7 +174,8 @@ def write(path, done):
     for name, row in done["rms"].get("A", {}).items():
         for nfe in row:
             v = [done["rms"].get(p, {}).get(name, {}).get(nfe) for p in "ABC"]
-            if all(x is not None for x in v): gm.setdefault(name, {})[nfe] = math.exp(sum(math.log(max(x, 1e-300)) for x in v) / 3)
+            if all(x is not None for x in v):
+                gm.setdefault(name, {})[nfe] = math.exp(sum(math.log(max(x, 1e-300)) for x in v) / 3)
     write_whole(path, json.dumps(done, indent=1))
 
 
@@ -165,20 +189,26 @@ def main():
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     path = Path(a.out)
-    done = json.loads(path.read_text()) if path.exists() and (a.only or a.resume) else dict(rms={}, sliced_w2={}, overhead_us={}, failed={})
+    done = json.loads(path.read_text()) if path.exists() and (a.only or a.resume) else dict(rms={}, sliced_w2={},
+                                                                                            overhead_us={}, failed={})
     fixed, noisy, missing = peers.all_peers()
     for m in missing: print("left out:", m)
     mine, mine_noisy = ours()
     plain = {**fixed, **mine}
     jobs = {k: (lambda p, D, x, nfe, f=f: f(D, x, nfe)) for k, f in plain.items()}
-    jobs |= {f"{k} {g}": (lambda p, D, x, nfe, f=fixed[k], r=r: f(D, x, nfe, rho=r)) for k in VARIED if k in fixed for g, r in RHOS.items() if r != 7.}
+    jobs |= {f"{k} {g}": (lambda p, D, x, nfe, f=fixed[k], r=r: f(D, x, nfe, rho=r)) for k in VARIED if k in fixed
+             for g, r in RHOS.items() if r != 7.}
     if not a.no_fit: jobs["edm_lab fitted"] = lambda p, D, x, nfe: fitted(p, D.D, nfe, path.parent).run(D, x)
     jobs = {k: f for k, f in jobs.items() if a.only in k}
     P = problems()
-    done["sliced_w2_reference"] = {p: sliced_w2(ref, sigma_dist) for p, (D, sigma_dist, x_T, ref) in P.items() if p in "ABC"}
+    done["sliced_w2_reference"] = {p: sliced_w2(ref, sigma_dist) for p, (D, sigma_dist, x_T, ref) in P.items()
+                                   if p in "ABC"}
     with torch.no_grad():
         for name, f in tqdm(jobs.items(), disable=None):
-            if a.resume and all(len(done["rms"].get(p, {}).get(name, {})) + sum(k.startswith(p) for k in done["failed"].get(name, {})) == len(BUDGETS) for p in P): continue
+            if a.resume and all(len(done["rms"].get(p, {}).get(name, {}))
+                                + sum(k.startswith(p) for k in done["failed"].get(name, {})) == len(BUDGETS)
+                                for p in P):
+                continue
             quality(name, f, P, done)
             write(path, done)
         D, x = Tiny(), 80 * torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
@@ -190,7 +220,10 @@ def main():
     for p in ("torch", "k-diffusion", "diffusers", "azula"):
         try: versions[p] = metadata.version(p)
         except metadata.PackageNotFoundError: versions[p] = "not installed"
-    done |= dict(budgets=list(BUDGETS), samples=SIZES, machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", commit=git("rev-parse", "HEAD"), versions=versions, stochastic=sorted({**noisy, **mine_noisy}), missing=missing)
+    done |= dict(budgets=list(BUDGETS), samples=SIZES,
+                 machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread",
+                 commit=git("rev-parse", "HEAD"), versions=versions, stochastic=sorted({**noisy, **mine_noisy}),
+                 missing=missing)
     write(path, done)
     print(path)
 

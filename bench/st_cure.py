@@ -49,8 +49,12 @@ def placed(tissue, seed, k, how):
     m = train_placer(p, seed=seed)
     w = m.place(p.held)
     err = ((w.coordinates - p.y[p.held])**2).mean()
-    scores = baselines(p) | dict(reference=score_held(p, m.base[p.held]), coordinates=score_held(p, w.coordinates), one_sample=score_held(p, m.sample(p.held, 1)))
-    return {k: {a: round(v[a], 4) for a in ("knn10_recall", "spearman", "scale", "rmsd_aligned", "contact_f1", "trustworthiness", "stress1")} for k, v in scores.items()} | dict(lookup=m.ref.lookup, factor=round(m.factor, 3), error_over_uncertainty=round(float(np.sqrt(err / (w.uncertainty**2).mean())), 3))
+    scores = baselines(p) | dict(reference=score_held(p, m.base[p.held]), coordinates=score_held(p, w.coordinates),
+                                 one_sample=score_held(p, m.sample(p.held, 1)))
+    return ({k: {a: round(v[a], 4) for a in ("knn10_recall", "spearman", "scale", "rmsd_aligned", "contact_f1",
+                                             "trustworthiness", "stress1")} for k, v in scores.items()}
+            | dict(lookup=m.ref.lookup, factor=round(m.factor, 3),
+                   error_over_uncertainty=round(float(np.sqrt(err / (w.uncertainty**2).mean())), 3)))
 
 
 def main():
@@ -67,19 +71,24 @@ def main():
     path, budget = Path(a.out), Budget(steps=a.steps)
     done = json.loads(path.read_text()) if path.exists() else {}
     if done.get("budget") != json.loads(json.dumps(asdict(budget))): done = {}
-    tissues = {"simulated": lambda s: simulate(budget.cells, 1, 300, seed=s)} | ({"BDTNP": lambda s: read_bdtnp(a.bdtnp)} if a.bdtnp else {})
+    tissues = {"simulated": lambda s: simulate(budget.cells, 1, 300,
+                                               seed=s)} | ({"BDTNP": lambda s: read_bdtnp(a.bdtnp)} if a.bdtnp else {})
     for seed in range(a.seeds):
         for data, make in ((k, v) for k, v in tissues.items() if k in a.tissues):
             for name in a.only:
                 key = f"{data} {name} {seed}"
                 if key in done or (name == "unseen" and data == "BDTNP"): continue
                 began = time.process_time()
-                if name in HELD: row = placed(make(seed) if data == "BDTNP" else simulate(seed=seed), seed, WIDE[data], HELD[name]) # two simulated sections: one may be unseen
+                if name in HELD: # two simulated sections: one may be unseen
+                    row = placed(make(seed) if data == "BDTNP" else simulate(seed=seed), seed, WIDE[data], HELD[name])
                 else: row = cured(name, make(seed), Budget(steps=a.steps, seed=seed))
                 done[key] = row | dict(cpu_seconds=round(time.process_time() - began, 1))
-                done |= dict(budget=asdict(budget), commit=git("rev-parse", "HEAD"), machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", versions=dict(python=platform.python_version(), torch=metadata.version("torch")))
+                done |= dict(budget=asdict(budget), commit=git("rev-parse", "HEAD"),
+                             machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread",
+                             versions=dict(python=platform.python_version(), torch=metadata.version("torch")))
                 write_whole(path, json.dumps(done, indent=1))
-                print(f"{key:30}", *([f"{k} {row[k]['knn10_recall']:.3f}" for k in ("expr_knn", "reference", "places", "one_sample")] if "places" in row else [row["scale_r"], f"kNN {row['knn10']:.3f} ({row['chance']:.3f}) turned {row['turned_knn10']:.3f}"]), f"{done[key]['cpu_seconds']:.0f} s", flush=True)
+                print(f"{key:30}",
+                      *([f"{k} {row[k]['knn10_recall']:.3f}" for k in ("expr_knn", "reference", "places", "one_sample")] if "places" in row else [row["scale_r"], f"kNN {row['knn10']:.3f} ({row['chance']:.3f}) turned {row['turned_knn10']:.3f}"]), f"{done[key]['cpu_seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__": main()

@@ -42,7 +42,8 @@ def live(S, rows, held, s):
     "Cause and verdict of the live doctor."
     from edm_lab.model_checks.examine import examine
     rows, held = (Rows(r.x0, r.cond | dict(mask=r.mask), r.mask) for r in (rows[:len(held)], held))
-    r = examine(S, held, train=rows, noise=Centred(), sigma_dist=s.sigma_dist, symmetry="o2" if s.frame == "gram" else None, n=len(held))
+    r = examine(S, held, train=rows, noise=Centred(), sigma_dist=s.sigma_dist, symmetry="o2" if s.frame == "gram"
+                else None, n=len(held))
     return dict(live_verdict=r.cause, live_says=r.verdict, live_seconds=r.about["seconds"])
 
 
@@ -57,7 +58,9 @@ def one(name, suspect, tissue, budget, with_live):
     bar.close()
     row = looked_at(S, held)
     log = last["parts"].row()
-    row |= judged(name, row, suspect.system, budget.size) | dict(says=suspect.says, control=suspect.control, losses=log["losses"], passed=log["passed"], pinned=log["pinned"])
+    row |= judged(name, row, suspect.system, budget.size) | dict(says=suspect.says, control=suspect.control,
+                                                                 losses=log["losses"], passed=log["passed"],
+                                                                 pinned=log["pinned"])
     row |= {k: last[k] for k in ("stage", "cap") if k in last}
     if with_live and not isinstance(S, ZeroOutput): row |= live(S, rows, held, suspect.system)
     return row | dict(cpu_seconds=round(time.process_time() - began, 1))
@@ -75,9 +78,12 @@ def keep(path, name, row, budget, data):
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = json.loads(path.read_text()) if path.exists() else {}
-        if done.get("budget", asdict(budget) | dict(data=data)) != json.loads(json.dumps(asdict(budget) | dict(data=data))): done = {}
+        if done.get("budget",
+                    asdict(budget) | dict(data=data)) != json.loads(json.dumps(asdict(budget) | dict(data=data))):
+            done = {}
         versions = {"python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": "0.1.0"}
-        done |= {name: row, "budget": asdict(budget) | dict(data=data), "commit": git("rev-parse", "HEAD"), "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", "versions": versions}
+        done |= {name: row, "budget": asdict(budget) | dict(data=data), "commit": git("rev-parse", "HEAD"),
+                 "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", "versions": versions}
         write_whole(path, json.dumps(done, indent=1))
     path.with_suffix(".lock").unlink(missing_ok=True)
 
@@ -95,18 +101,21 @@ def main():
     a = ap.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    budget, path, data = Budget(steps=a.steps, batch_size=a.batch_size, seed=a.seed), Path(a.out), Path(a.data).name if a.data else "simulated"
+    budget, path, data = (Budget(steps=a.steps, batch_size=a.batch_size, seed=a.seed), Path(a.out),
+                          Path(a.data).name if a.data else "simulated")
     tissue = read_tissue(a.data) if a.data else simulate(budget.cells, 1, 300, seed=a.seed)
     all_ = {"silent": None} | suspects(budget.steps, budget.lr)
     have = json.loads(path.read_text()) if path.exists() else {}
     if a.verdicts:
-        for k, v in have.items(): have[k] = v | judged(k, v, (all_[k] or all_["healthy"]).system, budget.size) if k in all_ else v
+        for k, v in have.items():
+            have[k] = v | judged(k, v, (all_[k] or all_["healthy"]).system, budget.size) if k in all_ else v
         return print(write_whole(path, json.dumps(have, indent=1)))
     same = have.get("budget") == json.loads(json.dumps(asdict(budget) | dict(data=data)))
     for name in (a.only or [k for k in all_ if not (same and k in have)]):
         row = one(name, all_[name], tissue, budget, a.live)
         keep(path, name, row, budget, data)
-        print(f"{name:14} {row['rms_to_original']:.3f} {row['rms_refit']:.3f} {row['scale_r']} kNN {row['knn10']:.3f} (chance {row['chance']:.3f}) {row['verdict']} {row['cpu_seconds']:.0f} s", flush=True)
+        print(f"{name:14} {row['rms_to_original']:.3f} {row['rms_refit']:.3f} {row['scale_r']} kNN {row['knn10']:.3f} "
+              f"(chance {row['chance']:.3f}) {row['verdict']} {row['cpu_seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__": main()

@@ -20,7 +20,8 @@ from edm_lab.cases.st.failure import Discs, disc_curves, train_discs
 from edm_lab.core import write_whole
 
 HERE = Path(__file__).parent
-RUNS = dict(gram=("gram", False), o2=("o2", False), slide=("slide", False), aligned=("gram", True))   # name -> frame of the target, aligned loss
+# name -> frame of the target, aligned loss
+RUNS = dict(gram=("gram", False), o2=("o2", False), slide=("slide", False), aligned=("gram", True))
 
 
 def main():
@@ -35,14 +36,18 @@ def main():
     for name in a.only or RUNS:
         done = json.loads(path.read_text()) if path.exists() else {}
         if not a.only and done.get(name, {}).get("steps") == a.steps: continue
-        discs, began, bar = Discs(frame=RUNS[name][0]), time.process_time(), tqdm(total=a.steps, desc=name, disable=None)
+        discs, began, bar = Discs(frame=RUNS[name][0]), time.process_time(), tqdm(total=a.steps, desc=name,
+                                                                                  disable=None)
         D = train_discs(discs, a.steps, aligned=RUNS[name][1], tell=lambda i, loss: bar.update())
         bar.close()
         done = json.loads(path.read_text()) if path.exists() else {}
         versions = {"python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": "0.1.0"}
-        done |= {name: dict(steps=a.steps, curves=disc_curves(D, discs), cpu_seconds=round(time.process_time() - began, 1)), "commit": git("rev-parse", "HEAD"), "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", "versions": versions}
+        done |= {name: dict(steps=a.steps, curves=disc_curves(D, discs),
+                            cpu_seconds=round(time.process_time() - began, 1)), "commit": git("rev-parse", "HEAD"),
+                 "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", "versions": versions}
         write_whole(path, json.dumps(done, indent=1))
-        print(name, [f"{v:.3f}" for v in done[name]["curves"]["net"]["scale_r"]], [f"{v:.3f}" for v in done[name]["curves"]["o2"]["scale_r"]], flush=True)
+        print(name, [f"{v:.3f}" for v in done[name]["curves"]["net"]["scale_r"]],
+              [f"{v:.3f}" for v in done[name]["curves"]["o2"]["scale_r"]], flush=True)
 
 
 if __name__ == "__main__": main()

@@ -73,7 +73,8 @@ def overhead(size=512, width=256, block=20, pairs=24):
     times = [[clock(loop) for loop in (loops if i % 2 else loops[::-1])][::1 if i % 2 else -1] for i in range(pairs)]
     ours.close()
     ratios = sorted(a / b for a, b in times)
-    return dict(ratio=statistics.median(ratios), quartiles=[ratios[pairs // 4], ratios[3 * pairs // 4]], ms_a_step_bare=1e3 * statistics.median(b for _, b in times) / block,
+    return dict(ratio=statistics.median(ratios), quartiles=[ratios[pairs // 4], ratios[3 * pairs // 4]],
+                ms_a_step_bare=1e3 * statistics.median(b for _, b in times) / block,
                 weights=sum(p.numel() for p in D.parameters()), batch=size)
 
 
@@ -83,12 +84,14 @@ def excess(D, O, bins=20, n=8192, seed=1):
     edges, out = torch.linspace(.01, .99, bins + 1, dtype=torch.float64), []
     for i in range(bins):
         x0 = O.sample(n, rng(seed, "x0", i)).double()
-        s = SIGMA_DIST.icdf(edges[i] + (edges[i + 1] - edges[i]) * torch.rand(n, generator=rng(seed, "sigma", i), dtype=torch.float64))
+        s = SIGMA_DIST.icdf(edges[i] + (edges[i + 1] - edges[i]) * torch.rand(n, generator=rng(seed, "sigma", i),
+                                                                              dtype=torch.float64))
         x = x0 + s[:, None] * torch.randn(x0.shape, generator=rng(seed, "eps", i), dtype=torch.float64)
         c_out2 = s**2 * .25 / (s**2 + .25)
-        off = (D(x.float(), s.float()).double() - O(x, s)).square().mean(1) / c_out2           # EDM's weight, as in training
+        off = (D(x.float(), s.float()).double() - O(x, s)).square().mean(1) / c_out2 # EDM's weight, as in training
         bayes = torch.cat([O.posterior_var(a, b) for a, b in zip(x.split(1024), s.split(1024))]) / c_out2
-        out.append(dict(sigma=[float(SIGMA_DIST.icdf(edges[i])), float(SIGMA_DIST.icdf(edges[i + 1]))], excess=float(off.mean() / bayes.mean()), bayes=float(bayes.mean())))
+        out.append(dict(sigma=[float(SIGMA_DIST.icdf(edges[i])), float(SIGMA_DIST.icdf(edges[i + 1]))],
+                        excess=float(off.mean() / bayes.mean()), bayes=float(bayes.mean())))
     return out
 
 
@@ -99,10 +102,12 @@ def bayes(name):
     D = subject(width, len(O.parts[0].mean), depth)
     ema, began = EMA(D, decay), time.process_time()
     def fresh(step, rank, world): return (Rows(O.sample(size, rng(0, "x0", s)).float()) for s in count(step))
-    for r in train(D, fresh, SIGMA_DIST, steps=steps, batch_size=size, optim=Optim(lr=lr, schedule="cosine", warmup=200), ema=ema, engine=Engine(device="cpu")):
+    for r in train(D, fresh, SIGMA_DIST, steps=steps, batch_size=size,
+                   optim=Optim(lr=lr, schedule="cosine", warmup=200), ema=ema, engine=Engine(device="cpu")):
         if r.step % 500 == 0: print(f"{name}: step {r.step} of {steps}, loss {r.loss:.3f}", flush=True)
     rows = excess(ema.D, O)
-    return dict(worst=max(r["excess"] for r in rows), bins=rows, seconds=time.process_time() - began, width=width, depth=depth, steps=steps, batch=size, lr=lr, ema=decay)
+    return dict(worst=max(r["excess"] for r in rows), bins=rows, seconds=time.process_time() - began, width=width,
+                depth=depth, steps=steps, batch=size, lr=lr, ema=decay)
 
 
 def losses_of(steps=20, size=64):
@@ -118,7 +123,8 @@ def ddp():
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     with tempfile.TemporaryDirectory() as where:
-        cmd = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1", "--master_port", str(port), __file__, "--worker", where]
+        cmd = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1",
+               "--master_port", str(port), __file__, "--worker", where]
         subprocess.run(cmd, check=True, timeout=300)
         two = json.loads((Path(where) / "losses.json").read_text())
     assert two["world"] == 2
@@ -155,8 +161,10 @@ def main():
             detail.setdefault("bayes", {})[name] = bayes(name)
             done.setdefault("bayes_excess", {})[name] = detail["bayes"][name]["worst"]
             write_whole(path, json.dumps(done, indent=1))
-    versions = {"python": platform.python_version(), "edm_lab": "0.1.0"} | {p: metadata.version(p) for p in ("torch", "accelerate", "safetensors")}
-    done |= dict(machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", commit=git("rev-parse", "HEAD"), versions=versions)
+    versions = {"python": platform.python_version(),
+                "edm_lab": "0.1.0"} | {p: metadata.version(p) for p in ("torch", "accelerate", "safetensors")}
+    done |= dict(machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread",
+                 commit=git("rev-parse", "HEAD"), versions=versions)
     write_whole(path, json.dumps(done, indent=1))
     print(json.dumps({k: done.get(k) for k in ("overhead_ratio", "bayes_excess", "ddp_loss_difference")}))
     print(path)

@@ -12,8 +12,8 @@ _HOME = {  # name -> module; loaded at first use, so that importing the package 
     "VPDenoiser": "denoisers.prediction_type", "from_diffusers": "denoisers.prediction_type",
     "Rows": "data.rows", "load_rows": "data.rows", "toy": "data.synthetic",
     "MLP": "nets.mlp", "UNet": "nets.unet", "DiT": "nets.dit", "SetNet": "nets.sets", "TrackNet": "nets.hierarchy", "add_lora": "nets.lora",
-    "EMA": "training.ema", "PowerEMA": "training.ema", "Optim": "training.step", "Task": "training.step", "Engine": "training.distributed", "Subject": "model_checks.context", "live": "model_checks.context",
-    "Card": "diagnosis.card", "load_card": "diagnosis.card", "open_run": "diagnosis.log_readers", "check": "diagnosis.findings", "Finding": "diagnosis.findings", "diagnose": "log_checks.diagnose", "report_html": "runs.report",
+    "EMA": "training.ema", "PowerEMA": "training.ema", "Optim": "training.step", "Task": "training.step", "Engine": "training.distributed", "Context": "model_checks.context", "model_check": "model_checks.context",
+    "Card": "diagnosis.card", "load_card": "diagnosis.card", "open_run": "diagnosis.log_readers", "log_check": "diagnosis.findings", "Finding": "diagnosis.findings", "diagnose": "log_checks.diagnose", "report_html": "runs.report",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -19,7 +19,8 @@ def read_bench(
 ) -> dict: # as written
     "The results of a run of the bench."
     try: r = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e: raise LabError(f"{path}", f"{type(e).__name__}", "a file that `make bench` wrote") from None
+    except (OSError, ValueError) as e:
+        raise LabError(f"{path}", f"{type(e).__name__}", "a file that `make bench` wrote") from None
     lacking = {"geomean_rms", "sliced_w2", "overhead_us"} - r.keys()
     if lacking: raise LabError(f"{path}", f"no {', '.join(sorted(lacking))}", "a file that `make bench` wrote")
     return r
@@ -32,6 +33,7 @@ def best(
     fitted: bool = False, # count fitted grids
 ) -> tuple[str, float]: # name, error
     "The best sampler of a table at a budget."
-    rows = {k: v[str(nfe)] for k, v in table.items() if str(nfe) in v and k.startswith("edm_lab") == ours and (fitted or "fitted" not in k)}
+    rows = {k: v[str(nfe)] for k, v in table.items() if str(nfe) in v and k.startswith("edm_lab") == ours
+            and (fitted or "fitted" not in k)}
     name = min(rows, key=lambda k: rows[k] if rows[k] == rows[k] else math.inf)
     return name, rows[name]

@@ -22,41 +22,60 @@ class _OneLine(argparse.ArgumentParser):
 # %% ../nbs/60_cli.ipynb #baee149a
 def _run_parsers(sub) -> None:
     "The commands that act on a card: train, sample, examine."
-    t = sub.add_parser("train", help="train what a card names", description="Train what a card names; Ctrl-C stops after the step, --resume goes on.")
-    t.add_argument("card", metavar="CARD", help="a TOML card, a packaged recipe (classes mixture points), or the folder of a run to go on with")
+    t = sub.add_parser("train", help="train what a card names", description="Train what a card names; Ctrl-C stops "
+                       "after the step, --resume goes on.")
+    t.add_argument("card", metavar="CARD", help="a TOML card, a packaged recipe (classes mixture points), or the "
+                   "folder of a run to go on with")
     t.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the card, dotted, such as train.lr=3e-4")
     t.add_argument("--out", metavar="DIR", help="folder of the run (runs/NAME)")
     t.add_argument("--resume", action="store_true", help="go on with the run in that folder")
     s = sub.add_parser("sample", help="draw samples from a run")
     s.add_argument("run", metavar="RUN", help="folder of a run, or one of its checkpoints (step-*.json)")
-    for name, kind, default, says in (("n", int, 64, "samples (64)"), ("steps", int, None, "of the sampler"), ("sampler", str, None, "euler, heun, ddim, churn, eab, dpmpp or unipc"), ("seed", int, 0, "of the noise (0)"),
-                                      ("w", float, 1., "guidance weight; 1 is off"), ("label", int, None, "class; otherwise the classes take turns")): s.add_argument(f"--{name}", type=kind, default=default, help=says)
+    for name, kind, default, says in (("n", int, 64, "samples (64)"), ("steps", int, None, "of the sampler"),
+                                      ("sampler", str, None, "euler, heun, ddim, churn, eab, dpmpp or unipc"),
+                                      ("seed", int, 0, "of the noise (0)"),
+                                      ("w", float, 1., "guidance weight; 1 is off"),
+                                      ("label", int, None,
+                                       "class; otherwise the classes take turns")):
+        s.add_argument(f"--{name}", type=kind, default=default, help=says)
     s.add_argument("--out", metavar="FILE", default="samples.npz", help="a .npz or .safetensors file (samples.npz)")
-    e = sub.add_parser("examine", help="examine the denoiser of a run", description="Ask the denoiser of a run, and say what is wrong with it.")
+    e = sub.add_parser("examine", help="examine the denoiser of a run",
+                       description="Ask the denoiser of a run, and say what is wrong with it.")
     e.add_argument("run", metavar="RUN", help="folder of a run, or one of its checkpoints (step-*.json)")
     e.add_argument("--data", metavar="FILE", help="other held-out rows (.npy, .npz, .safetensors)")
     e.add_argument("-n", type=int, metavar="ROWS", help="rows that are asked about (2048 at most)")
-    for name, meta, says in (("html", "FILE", "write a self-contained report"), ("plot", "FILE", "draw all panels on one sheet (.png, .pdf or .svg)")): e.add_argument(f"--{name}", metavar=meta, help=says)
-    for name, says in (("json", "print the report as JSON"), ("strict", "exit 1 if a finding is high or critical")): e.add_argument(f"--{name}", action="store_true", help=says)
+    for name, meta, says in (("html", "FILE", "write a self-contained report"),
+                             ("plot", "FILE",
+                              "draw all panels on one sheet (.png, .pdf or .svg)")):
+        e.add_argument(f"--{name}", metavar=meta, help=says)
+    for name, says in (("json", "print the report as JSON"), ("strict", "exit 1 if a finding is high or critical")):
+        e.add_argument(f"--{name}", action="store_true", help=says)
 
 # %% ../nbs/60_cli.ipynb #8c109749
 def _case_parser(sub) -> None:
     "The command that runs a case from its data to its report."
-    r = sub.add_parser("run", help="run a case from its data to its report", description="Read the data of a case, train, examine, sample, and write files with results, a report and metrics.json; Ctrl-C stops, --resume goes on.")
+    r = sub.add_parser("run", help="run a case from its data to its report",
+                       description="Read the data of a case, train, examine, sample, and write files with results, a "
+                       "report and metrics.json; Ctrl-C stops, --resume goes on.")
     r.add_argument("case", metavar="CASE", help="a case of the book, such as st")
-    r.add_argument("changes", nargs="*", metavar="name=value", help="how much is done, such as steps=6000; a wrong name lists them all")
-    r.add_argument("--data", metavar="FILE", action="append", help="the case's kind of data, a file or a folder; may be given several times (simulated data)")
+    r.add_argument("changes", nargs="*", metavar="name=value", help="how much is done, such as steps=6000; a wrong "
+                   "name lists them all")
+    r.add_argument("--data", metavar="FILE", action="append", help="the case's kind of data, a file or a folder; may "
+                   "be given several times (simulated data)")
     r.add_argument("--out", metavar="DIR", help="folder of the run (runs/CASE)")
     r.add_argument("--seed", type=int, metavar="N", help="of everything random (0)")
-    for name, says in (("quick", "a small run, to see that it works"), ("resume", "go on with the run in that folder")): r.add_argument(f"--{name}", action="store_true", default=None, help=says)
+    for name, says in (("quick", "a small run, to see that it works"), ("resume", "go on with the run in that folder")):
+        r.add_argument(f"--{name}", action="store_true", default=None, help=says)
 
 # %% ../nbs/60_cli.ipynb #5996073c
 def _parser() -> argparse.ArgumentParser:
     "The command line of edm_lab."
     p = _OneLine(prog="edm_lab", description="The lab that says why a diffusion model fails.")
     sub = p.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_OneLine)
-    d = sub.add_parser("diagnose", help="read a run card or a log and say why", description="Read run cards, CSV or JSONL tables or TensorBoard folders, and say why the run fails.")
-    d.add_argument("cards", nargs="+", metavar="CARD", help="a TOML card, a CSV or JSONL log, a TensorBoard folder, a packaged card (st jsddpm pomodoro latent state), or all")
+    d = sub.add_parser("diagnose", help="read a run card or a log and say why",
+                       description="Read run cards, CSV or JSONL tables or TensorBoard folders, and say why the run fails.")
+    d.add_argument("cards", nargs="+", metavar="CARD", help="a TOML card, a CSV or JSONL log, a TensorBoard folder, a "
+                   "packaged card (st jsddpm pomodoro latent state), or all")
     d.add_argument("--json", action="store_true", help="print the diagnosis as JSON")
     d.add_argument("--html", metavar="FILE", help="write a self-contained report")
     d.add_argument("--plot", metavar="FILE", help="draw all panels on one sheet (.png, .pdf or .svg)")
@@ -68,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     t.add_argument("--timesteps", type=int, default=1000, metavar="T", help="VP timesteps (1000)")
     t.add_argument("--data-var", type=float, metavar="V", help="variance of the data, if known")
     c = sub.add_parser("card", help="print an empty card, or a packaged one")
-    c.add_argument("name", nargs="?", help="st, jsddpm, pomodoro, latent or state, a recipe (classes, mixture, points), or nothing: the template")
+    c.add_argument("name", nargs="?", help="st, jsddpm, pomodoro, latent or state, a recipe (classes, mixture, "
+                   "points), or nothing: the template")
     sub.add_parser("checks", help="list the checks, and the keys that each needs")
     _run_parsers(sub)
     _case_parser(sub)
@@ -78,7 +98,8 @@ def _parser() -> argparse.ArgumentParser:
 # %% ../nbs/60_cli.ipynb #7d1f05e8
 def _check_plot(a) -> None:
     "A sheet that cannot be drawn is said before any work is done."
-    if a.plot and os.path.splitext(a.plot)[1].lower() not in (".png", ".pdf", ".svg"): raise LabError("--plot", a.plot, "a name ending in .png, .pdf or .svg")
+    if a.plot and os.path.splitext(a.plot)[1].lower() not in (".png", ".pdf", ".svg"):
+        raise LabError("--plot", a.plot, "a name ending in .png, .pdf or .svg")
 
 # %% ../nbs/60_cli.ipynb #a8a59d1f
 def _diagnose_command(a) -> int: # exit code
@@ -96,7 +117,10 @@ def _diagnose_command(a) -> int: # exit code
     else:
         bold = (lambda s: f"\033[1m{s}\033[0m") if sys.stdout.isatty() else (lambda s: s)
         print("\n\n".join(to_text(d, bold=bold) for d in found))
-        if len(found) > 1: print("\n" + bold("== Verdicts") + "".join(f"\n{d.card.name + ':':<{2 + max(len(x.card.name) for x in found)}}{d.verdict}" for d in found))
+        if len(found) > 1:
+            print("\n" + bold("== Verdicts")
+                  + "".join(f"\n{d.card.name + ':':<{2 + max(len(x.card.name) for x in found)}}{d.verdict}"
+                            for d in found))
     for what, f in files: print(f"{what}: {f}", file=sys.stderr if a.json else sys.stdout)
     return int(a.strict and any(d.serious for d in found))
 
@@ -107,14 +131,17 @@ def _outputs(a, found) -> list[tuple[str, str]]: # what was written, and where
     from edm_lab.plot import png
     from edm_lab.runs.report import report_html, sheet
     made = [("report", a.html, report_html(found))] if a.html else []
-    if a.plot: made.append(("plot", a.plot, png(sheet([p for d in found for p in d.panels]), kind=os.path.splitext(a.plot)[1][1:].lower())))
+    if a.plot:
+        made.append(("plot", a.plot, png(sheet([p for d in found for p in d.panels]),
+                                         kind=os.path.splitext(a.plot)[1][1:].lower())))
     return [(what, str(write_whole(f, data))) for what, f, data in made]
 
 # %% ../nbs/60_cli.ipynb #f4dc790c
 def _json_of(found) -> str:
     "One object for one run, a list for several."
     import json
-    return found[0].to_json() if len(found) == 1 else json.dumps([d.to_dict() for d in found], ensure_ascii=False, indent=1)
+    return found[0].to_json() if len(found) == 1 else json.dumps([d.to_dict() for d in found], ensure_ascii=False,
+                                                                 indent=1)
 
 # %% ../nbs/60_cli.ipynb #7766e609
 def _run_file(path: str) -> None:
@@ -124,7 +151,8 @@ def _run_file(path: str) -> None:
     import edm_lab.log_checks.diagnose # noqa: F401 (the packaged checks come first)
     try: runpy.run_path(path)
     except LabError: raise
-    except (Exception, SystemExit) as e: raise LabError(f"--checks {path}", f"{type(e).__name__}: {e}", "a file that runs") from None
+    except (Exception, SystemExit) as e:
+        raise LabError(f"--checks {path}", f"{type(e).__name__}: {e}", "a file that runs") from None
 
 # %% ../nbs/60_cli.ipynb #a21f766b
 def _train_command(a) -> int: # exit code
@@ -138,22 +166,30 @@ def _train_command(a) -> int: # exit code
     out = a.out or (a.card if folder else os.path.join("runs", name))
     with warnings.catch_warnings(): # what they say is among the notes
         warnings.simplefilter("ignore")
-        _, done = train_run(load_recipe(os.path.join(a.card, "card.toml") if folder else a.card, a.overrides), out, a.resume)
+        _, done = train_run(load_recipe(os.path.join(a.card, "card.toml") if folder else a.card, a.overrides), out,
+                            a.resume)
     last = done.rows[-1] if done.rows else {}
     for line in done.notes: print(line)
-    print(f"{out}: step {last['step']}, " + ", ".join(f"{k} {v:.4g}" for k, v in dict(loss=last["loss"], floor=(last.get("bins") or {}).get("floor"), held=last.get("held")).items() if v is not None)
-          + f"\nVerdict of its log: {diagnose(open_run(out)).verdict}\nNext: edm_lab examine {out}" if last else f"{out}: no line of the log yet")
+    print(f"{out}: step {last['step']}, " + ", ".join(f"{k} {v:.4g}"
+                                                      for k, v in dict(loss=last["loss"], floor=(last.get("bins")
+                                                                                                 or {}).get("floor"),
+                                                                       held=last.get("held")).items()
+                                                      if v is not None) + f"\nVerdict of its log: "
+          f"{diagnose(open_run(out)).verdict}\nNext: edm_lab examine {out}" if last
+          else f"{out}: no line of the log yet")
     return 130 if any("stopped after step" in line for line in done.notes) else 0
 
 # %% ../nbs/60_cli.ipynb #a8e28a85
 def _sample_command(a) -> int: # exit code
     "`edm_lab sample`: a file of samples."
-    if os.path.splitext(a.out)[1].lower() not in (".npz", ".safetensors"): raise LabError("--out", a.out, "a name ending in .npz or .safetensors")
+    if os.path.splitext(a.out)[1].lower() not in (".npz", ".safetensors"):
+        raise LabError("--out", a.out, "a name ending in .npz or .safetensors")
     from edm_lab.runs.train_run import open_trained, sample_run, save_samples
     t = open_trained(a.run)
     for note in t.notes: print(f"passed over: {note}", file=sys.stderr)
     samples = sample_run(t, a.n, a.steps, a.sampler, a.seed, a.w, a.label)
-    print(f"{save_samples(samples, a.out)}: {a.n} samples of shape {tuple(samples['x0'].shape[1:])}, standard deviation {samples['x0'].std():.4g}, after step {t.step} of {t.folder}")
+    print(f"{save_samples(samples, a.out)}: {a.n} samples of shape {tuple(samples['x0'].shape[1:])}, standard "
+          f"deviation {samples['x0'].std():.4g}, after step {t.step} of {t.folder}")
     return 0
 
 # %% ../nbs/60_cli.ipynb #b1263189
@@ -165,7 +201,8 @@ def _examine_command(a) -> int: # exit code
     from edm_lab.runs.train_run import examine_run
     report = examine_run(a.run, a.data, n=a.n)
     files = _outputs(a, [report])
-    print(_json_of([report]) if a.json else to_text(report, bold=(lambda s: f"\033[1m{s}\033[0m") if sys.stdout.isatty() else (lambda s: s)))
+    print(_json_of([report]) if a.json else to_text(report, bold=(lambda s: f"\033[1m{s}\033[0m")
+                                                    if sys.stdout.isatty() else (lambda s: s)))
     for what, f in files: print(f"{what}: {f}", file=sys.stderr if a.json else sys.stdout)
     return int(a.strict and report.serious)
 
@@ -174,7 +211,8 @@ def _case_of(name: str): # its module `run`
     "The part of a case that runs it."
     from importlib import import_module, resources
     from edm_lab.diagnosis.card import nearest
-    known = sorted(f.name for f in (resources.files("edm_lab") / "cases").iterdir() if f.is_dir() and (f / "run.py").is_file())
+    known = sorted(f.name for f in (resources.files("edm_lab") / "cases").iterdir() if f.is_dir()
+                   and (f / "run.py").is_file())
     if name not in known: raise LabError(f"case {name!r}", expected=f"one of {', '.join(known)}{nearest(name, known)}")
     return import_module(f"edm_lab.cases.{name}.run")
 
@@ -188,7 +226,8 @@ def _case_command(a) -> int: # exit code
         warnings.simplefilter("ignore")
         try: print(case.summary(case.run_case(out, **told), out))
         except KeyboardInterrupt:
-            goes_on = f"edm_lab run {a.case} --out {out} --resume goes on" if os.path.isfile(os.path.join(out, "run.json")) else "nothing was written"
+            goes_on = (f"edm_lab run {a.case} --out {out} --resume goes on"
+                       if os.path.isfile(os.path.join(out, "run.json")) else "nothing was written")
             print(f"edm_lab: interrupted; {goes_on}", file=sys.stderr)
             return 130
     return 0
@@ -198,8 +237,11 @@ def _card_command(a) -> int: # exit code
     "`edm_lab card`: the template, or a packaged card as it stands."
     from importlib import resources
     from edm_lab.diagnosis.card import nearest, packaged_cards, template
-    folders = {f.name.removesuffix(".toml"): f for k in ("cards", "recipes") for f in (resources.files("edm_lab") / k).iterdir() if f.name.endswith(".toml")}
-    if a.name and a.name not in folders: raise LabError(f"card {a.name!r}", expected=f"one of {', '.join([*packaged_cards(), *sorted(folders.keys() - set(packaged_cards()))])}{nearest(a.name, folders)}")
+    folders = {f.name.removesuffix(".toml"): f for k in ("cards", "recipes")
+               for f in (resources.files("edm_lab") / k).iterdir() if f.name.endswith(".toml")}
+    if a.name and a.name not in folders:
+        raise LabError(f"card {a.name!r}",
+                       expected=f"one of {', '.join([*packaged_cards(), *sorted(folders.keys() - set(packaged_cards()))])}{nearest(a.name, folders)}")
     print(folders[a.name].read_text(encoding="utf-8") if a.name else template(), end="")
     return 0
 
@@ -207,12 +249,13 @@ def _card_command(a) -> int: # exit code
 def _checks_command(a) -> int: # exit code
     "`edm_lab checks`: what is checked, and what each check needs."
     import edm_lab.log_checks.diagnose # noqa: F401 (importing it registers the checks)
-    from edm_lab.diagnosis.findings import CHECKS
-    for c in CHECKS.values(): print(f"{c.name:20} {c.doc}\n{'':20} needs {', '.join(c.needs)}")
+    from edm_lab.diagnosis.findings import LOG_CHECKS
+    for c in LOG_CHECKS.values(): print(f"{c.name:20} {c.doc}\n{'':20} needs {', '.join(c.needs)}")
     return 0
 
 # %% ../nbs/60_cli.ipynb #8a13c84f
-_COMMANDS = dict(diagnose=_diagnose_command, card=_card_command, checks=_checks_command, train=_train_command, sample=_sample_command, examine=_examine_command, run=_case_command)
+_COMMANDS = dict(diagnose=_diagnose_command, card=_card_command, checks=_checks_command, train=_train_command,
+                 sample=_sample_command, examine=_examine_command, run=_case_command)
 
 # %% ../nbs/60_cli.ipynb #896d6767
 def _arguments(argv: list[str]) -> argparse.Namespace:
@@ -240,6 +283,12 @@ def main(
         code = _COMMANDS[(a := _arguments(argv)).command](a)
         sys.stdout.flush()
         return code
-    except LabError as e: print(f"edm_lab: {e}", file=sys.stderr); return 2
-    except KeyboardInterrupt: print("edm_lab: interrupted", file=sys.stderr); return 130
-    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); return 0
+    except LabError as e:
+        print(f"edm_lab: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("edm_lab: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -58,7 +58,8 @@ def sigma_like(
     if s.ndim == x.ndim and s.ndim > 1: return s
     if s.ndim == 0 or s.numel() == 1: return s.reshape((1,) * max(x.ndim, 1))
     if s.ndim != 1 or len(s) != len(x):
-        raise LabError("sigma", f"shape {tuple(s.shape)} for x of shape {tuple(x.shape)}", f"one number, or one a sample: shape ({len(x)},)")
+        raise LabError("sigma", f"shape {tuple(s.shape)} for x of shape {tuple(x.shape)}",
+                       f"one number, or one a sample: shape ({len(x)},)")
     return s.reshape(-1, *(1,) * (x.ndim - 1))
 
 # %% ../nbs/00_core.ipynb #ecb23455
@@ -112,7 +113,9 @@ def randn_like(
 class Denoiser(Protocol):
     "Anything with `D(x, sigma, cond=None) -> x0_hat` and a `sigma_data` in the unit of the data."
     sigma_data: float | Tensor
-    def __call__(self, x: Float[Tensor, " b *d"], sigma: float | Tensor, cond: dict | None = None) -> Float[Tensor, " b *d"]: ...
+    def __call__(self, x: Float[Tensor, " b *d"], sigma: float | Tensor,
+                 cond: dict | None = None) -> Float[Tensor, " b *d"]:
+        ...
 
 # %% ../nbs/00_core.ipynb #d36690a1
 @torch.no_grad()
@@ -124,16 +127,22 @@ def check_denoiser(
     tol: float = 1e-4, # largest difference that counts as rounding, relative to the answer's size
 ) -> None:
     "Raise a `LabError` that names the first clause of the contract that `D` breaks on this batch."
-    if not hasattr(D, "sigma_data"): raise LabError("denoiser", "no attribute sigma_data", "the data's standard deviation in data units")
+    if not hasattr(D, "sigma_data"):
+        raise LabError("denoiser", "no attribute sigma_data", "the data's standard deviation in data units")
     before, out = x.clone(), D(x, sigma, cond)
-    if out.shape != x.shape: raise LabError("denoiser", f"an answer of shape {tuple(out.shape)}", f"the shape of x, {tuple(x.shape)}")
+    if out.shape != x.shape:
+        raise LabError("denoiser", f"an answer of shape {tuple(out.shape)}", f"the shape of x, {tuple(x.shape)}")
     if out.dtype != x.dtype: raise LabError("denoiser", f"an answer in {out.dtype}", f"the dtype of x, {x.dtype}")
     if not torch.equal(before, x): raise LabError("denoiser", "x changed by the call", "x left as it was")
-    if not out.isfinite().all(): raise LabError("denoiser", f"{int((~out.isfinite()).sum())} values that are not finite", "finite values")
+    if not out.isfinite().all():
+        raise LabError("denoiser", f"{int((~out.isfinite()).sum())} values that are not finite", "finite values")
     def same(y, z): return (y - z).abs().max() <= tol * z.abs().max().clamp_min(1e-12)
     flip = cond and {k: v.flip(0) if isinstance(v, Tensor) and len(v) == len(x) else v for k, v in cond.items()}
-    if not same(D(x.flip(0), sigma.flip(0), flip).flip(0), out): raise LabError("denoiser", "an answer that depends on the order of the batch", "samples treated alike")
+    if not same(D(x.flip(0), sigma.flip(0), flip).flip(0), out):
+        raise LabError("denoiser", "an answer that depends on the order of the batch", "samples treated alike")
     shifted = torch.cat([x[:1], x[1:] + sigma_like(sigma, x)[1:]])
-    if not same(D(shifted, sigma, cond)[:1], out[:1]): raise LabError("denoiser", "an answer for one sample that depends on its batch mates", "samples kept apart")
+    if not same(D(shifted, sigma, cond)[:1], out[:1]):
+        raise LabError("denoiser", "an answer for one sample that depends on its batch mates", "samples kept apart")
     one = sigma[:1].expand(len(x))
-    if not same(D(x, float(sigma[0]), cond), D(x, one, cond)): raise LabError("denoiser", "a number and a vector sigma that disagree", "the same answer")
+    if not same(D(x, float(sigma[0]), cond), D(x, one, cond)):
+        raise LabError("denoiser", "a number and a vector sigma that disagree", "the same answer")

@@ -30,8 +30,10 @@ class Curve:
     role: str = "ours" # log, ours, other, fit, null, wiener, oracle, chance or limit
     err: list[float] | None = None # one standard error of each y
     def __post_init__(self):
-        if self.role not in ROLES: raise LabError(f"curve {self.name!r}", f"role {self.role!r}", f"one of {', '.join(ROLES)}")
-        if len(self.x) != len(self.y): raise LabError(f"curve {self.name!r}", f"{len(self.x)} x for {len(self.y)} y", "as many y as x")
+        if self.role not in ROLES:
+            raise LabError(f"curve {self.name!r}", f"role {self.role!r}", f"one of {', '.join(ROLES)}")
+        if len(self.x) != len(self.y):
+            raise LabError(f"curve {self.name!r}", f"{len(self.x)} x for {len(self.y)} y", "as many y as x")
         self.x, self.y = ([float(v) for v in np.asarray(a, float).ravel()] for a in (self.x, self.y))
 
 # %% ../nbs/50_plot.ipynb #eefda83d
@@ -58,9 +60,10 @@ def figure(
     "A figure in the house style: no frame on top and right, readable on a phone, drawn at 84 dpi."
     import matplotlib
     from matplotlib.figure import Figure
-    rc = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": .25, "axes.titlesize": 11,
-          "legend.fontsize": 8.5, "legend.frameon": False, "axes.titlelocation": "left",
-          "axes.prop_cycle": matplotlib.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC3311", "#882288", "#56B4E9"])}
+    rc = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": .25,
+          "axes.titlesize": 11, "legend.fontsize": 8.5, "legend.frameon": False, "axes.titlelocation": "left",
+          "axes.prop_cycle": matplotlib.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC3311", "#882288",
+                                                      "#56B4E9"])}
     with matplotlib.rc_context(rc):
         fig = Figure(figsize=(width * cols, height), dpi=84, layout="constrained")
         return fig, fig.subplots(1, cols, **kwargs)
@@ -99,14 +102,17 @@ def draw(
     for c in panel.curves:
         style = dict(ROLES[c.role])
         if style["color"].startswith("C"): style["color"] = house[int(style["color"][1])]
-        if c.err is not None: ax.fill_between(c.x, np.subtract(c.y, c.err), np.add(c.y, c.err), color=style["color"], alpha=.15, lw=0)
+        if c.err is not None:
+            ax.fill_between(c.x, np.subtract(c.y, c.err), np.add(c.y, c.err), color=style["color"], alpha=.15, lw=0)
         ax.plot(c.x, c.y, label=c.name, **style)
     ax.set(xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.xscale, yscale=panel.yscale, ylim=panel.ylim)
     if panel.xscale == "log": _plain_ticks(ax.xaxis, *ax.get_xlim())
     ax.set_title(panel.title, loc="left", fontsize=11)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(alpha=.25)
-    if legend == "below": ax.legend(loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=5, fontsize=8.5, frameon=False, ncols=1 + all(len(c.name) < 22 for c in panel.curves))
+    if legend == "below":
+        ax.legend(loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=5, fontsize=8.5, frameon=False,
+                  ncols=1 + all(len(c.name) < 22 for c in panel.curves))
     else: ax.legend(loc="best", frameon=False, fontsize=8.5)
     return fig
 

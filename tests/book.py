@@ -26,7 +26,9 @@ class Cell:
     @property
     def tree(self): return ast.parse(self.code if self.kind == 'code' else '')
     @property
-    def is_imports(self): return self.kind == 'code' and bool(self.tree.body) and all(isinstance(o, ast.Import | ast.ImportFrom) for o in self.tree.body)
+    def is_imports(self):
+        return self.kind == 'code' and bool(self.tree.body) and all(isinstance(o, ast.Import | ast.ImportFrom)
+                                                                    for o in self.tree.body)
     @property
     def public(self):
         "The public names that this cell defines at its top level (`exporti` makes none)."
@@ -43,9 +45,13 @@ class Cell:
         if self.kind != 'code' or self.exported or self.is_imports: return False
         return bool(self.outputs) or bool(re.search(r'\bassert\b|\btest_\w+\(|\bexpect_fail\b', self.src))
     @property
-    def pngs(self): return [base64.b64decode(''.join(o['data']['image/png'])) for o in self.outputs if 'image/png' in o.get('data', {})]
+    def pngs(self):
+        return [base64.b64decode(''.join(o['data']['image/png'])) for o in self.outputs
+                if 'image/png' in o.get('data', {})]
     @property
-    def text(self): return '\n'.join(''.join(o.get('text') or o.get('data', {}).get('text/plain') or o.get('data', {}).get('text/html') or '') for o in self.outputs)
+    def text(self):
+        return '\n'.join(''.join(o.get('text') or o.get('data', {}).get('text/plain')
+                                 or o.get('data', {}).get('text/html') or '') for o in self.outputs)
     def mentions(self, name): return bool(re.search(rf'(?<![\w]){re.escape(name)}(?![\w])', self.src))
 
 @dataclass
@@ -60,7 +66,8 @@ class Notebook:
         m = re.match(r'(\d+)([a-z]*)_', self.path.name)
         return (int(m[1]), m[2]) if m and self.path.parent == NBS else None
     @property
-    def module(self): return next((c.directives['default_exp'] for c in self.cells if 'default_exp' in c.directives), None)
+    def module(self):
+        return next((c.directives['default_exp'] for c in self.cells if 'default_exp' in c.directives), None)
     @property
     def code(self): return [c for c in self.cells if c.kind == 'code' and c.src.strip()]
     @property
@@ -81,14 +88,16 @@ def imports(tree, lib='edm_lab'):
 def notebooks():
     "All notebooks, in the order of their floors."
     paths = [p for p in sorted(NBS.rglob('*.ipynb')) if not any(o[0] in '._' for o in p.relative_to(NBS).parts)]
-    read = lambda p: [Cell(c['cell_type'], ''.join(c['source']), c.get('outputs', [])) for c in json.loads(p.read_text(encoding='utf-8'))['cells']]
+    read = lambda p: [Cell(c['cell_type'], ''.join(c['source']), c.get('outputs', []))
+                      for c in json.loads(p.read_text(encoding='utf-8'))['cells']]
     nbs = [Notebook(p, read(p)) for p in paths]
     return sorted(nbs, key=lambda nb: (nb.floor or (-1, ''), nb.name))
 
 def files():
     "What git tracks or would track."
     import subprocess
-    r = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard'], cwd=ROOT, capture_output=True, text=True, check=True)
+    r = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard'], cwd=ROOT, capture_output=True, text=True,
+                       check=True)
     return [p for f in sorted(set(r.stdout.splitlines())) if (p := ROOT/f).exists()]
 
 def copy_tree(to):

@@ -10,17 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("accelerate"); pytest.importorskip("safetensors")
+pytest.importorskip("accelerate")
+pytest.importorskip("safetensors")
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ["data.rows=256", "data.held=64", "net.width=16", "net.depth=1", "train.batch=32", "train.warmup=5", "train.log_every=10", "train.ckpt_every=10", "train.device=cpu"]
+SMALL = ["data.rows=256", "data.held=64", "net.width=16", "net.depth=1", "train.batch=32", "train.warmup=5",
+         "train.log_every=10", "train.ckpt_every=10", "train.device=cpu"]
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
 
 
 def command(*argv, before="pass"):
-    return [sys.executable, "-c", f"import sys; {before}; from edm_lab.cli import main; sys.exit(main())", *map(str, argv)]
+    return [sys.executable, "-c", f"import sys; {before}; from edm_lab.cli import main; sys.exit(main())",
+            *map(str, argv)]
 
 
-def run(*argv, before="pass", **k): return subprocess.run(command(*argv, before=before), capture_output=True, text=True, env=ENV, timeout=300, **k)
+def run(*argv, before="pass", **k):
+    return subprocess.run(command(*argv, before=before), capture_output=True, text=True, env=ENV, timeout=300, **k)
 
 
 def weights(folder):
@@ -42,7 +46,9 @@ def test_stopped_and_killed_and_resumed_is_the_same_run(tmp_path):
     whole = run(*told, "--out", want)
     assert whole.returncode == 0 and whole.stderr == "" and "\r" not in whole.stdout, whole.stderr
     for sig, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
-        p = subprocess.Popen(command("train", "classes", *SMALL, "train.steps=100000", "--out", got, *(["--resume"] if got.exists() else [])), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        p = subprocess.Popen(command("train", "classes", *SMALL, "train.steps=100000", "--out", got,
+                                     *(["--resume"] if got.exists() else [])), env=ENV, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
         wait_for(got, p)
         p.send_signal(sig)
         out, err = p.communicate(timeout=120)
@@ -62,7 +68,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path):
     newest = max((tmp_path / "r").glob("step-*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:-9])
     r = run("sample", tmp_path / "r", "--n", 4, "--out", tmp_path / "s.npz")
-    assert r.returncode == 0 and "after step 20" in r.stdout and newest.name in r.stdout + r.stderr and r.stderr.count("\n") <= 1, (r.stdout, r.stderr)
+    assert (r.returncode == 0 and "after step 20" in r.stdout and newest.name in r.stdout + r.stderr
+            and r.stderr.count("\n") <= 1), (r.stdout, r.stderr)
     r = run("train", "mixture", *SMALL, "train.steps=40", "--out", tmp_path / "r", "--resume")
     assert r.returncode == 0 and "resumed after step 20" in r.stdout and r.stderr == "", r.stderr
 
@@ -70,8 +77,10 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path):
 def test_a_file_of_rows_from_training_to_samples(tmp_path):
     g = np.random.default_rng(0)
     np.savez(tmp_path / "rows.npz", x0=g.normal(size=(300, 1, 8, 8)).astype("float32"), label=g.integers(0, 3, 300))
-    (tmp_path / "card.toml").write_text('[data]\nsource = "rows.npz"\n[net]\nkind = "unet"\nchannels = [8, 16]\nattention = [0, 1]\n[model]\nsigma_data = "measured"\n')
-    r = run("train", tmp_path / "card.toml", "train.steps=12", "--out", tmp_path / "r", "train.batch=16", "train.log_every=6", "train.device=cpu", cwd="/")
+    (tmp_path / "card.toml").write_text('[data]\nsource = "rows.npz"\n[net]\nkind = "unet"\nchannels = [8, '
+                                        '16]\nattention = [0, 1]\n[model]\nsigma_data = "measured"\n')
+    r = run("train", tmp_path / "card.toml", "train.steps=12", "--out", tmp_path / "r", "train.batch=16",
+            "train.log_every=6", "train.device=cpu", cwd="/")
     assert r.returncode == 0, r.stderr
     from edm_lab.diagnosis.card import load_card
     assert abs(load_card(tmp_path / "r" / "card.toml")["model.sigma_data"] - 1) < .05
@@ -81,8 +90,9 @@ def test_a_file_of_rows_from_training_to_samples(tmp_path):
         from edm_lab.data.rows import load_rows
         assert load_rows(tmp_path / name).x0.shape == (5, 1, 8, 8)
     r = run("examine", tmp_path / "r", "-n", 30, "--strict", "--plot", tmp_path / "p.png")
-    assert r.returncode in (0, 1) and "Verdict" in r.stdout and "Traceback" not in r.stderr and (tmp_path / "p.png").exists(), r.stderr
-    assert run("examine", tmp_path / "r", "--data", tmp_path / "s.npz", "-n", 8).returncode == 2               # 5 rows are too few
+    assert r.returncode in (0,
+                            1) and "Verdict" in r.stdout and "Traceback" not in r.stderr and (tmp_path / "p.png").exists(), r.stderr
+    assert run("examine", tmp_path / "r", "--data", tmp_path / "s.npz", "-n", 8).returncode == 2 # 5 rows are too few
 
 
 @pytest.mark.parametrize("package", ["accelerate", "safetensors"])
@@ -91,8 +101,15 @@ def test_without_the_extra_it_is_one_line(tmp_path, package):
     assert r.returncode == 2 and r.stderr == f"edm_lab: training: found no package {package}; expected pip install 'edm_lab[train]'\n" and not (tmp_path / "r").exists(), r.stderr
 
 
-@pytest.mark.parametrize("told, says", [(["nowhere.toml"], "no such file"), (["mixtur"], "nearest: mixture"), (["mixture", "train.stepz=3"], "nearest: train.steps"), (["mixture", "train.steps=0"], "positive"), (["mixture", "train.lr=nan"], "finite"),
-    (["mixture", "net.kind=sets"], "rows of shape (points"), (["mixture", "data.source=x.npz"], "no such file"), (["mixture", "train.precision=fp16", "train.device=cpu"], "bf16"), (["points", "net.kind=mlp"], "reads the mask"), (["mixture", "--resume"], "no run")])
+@pytest.mark.parametrize("told, says", [(["nowhere.toml"], "no such file"), (["mixtur"], "nearest: mixture"),
+                                        (["mixture", "train.stepz=3"], "nearest: train.steps"),
+                                        (["mixture", "train.steps=0"], "positive"),
+                                        (["mixture", "train.lr=nan"], "finite"),
+                                        (["mixture", "net.kind=sets"], "rows of shape (points"),
+                                        (["mixture", "data.source=x.npz"], "no such file"),
+                                        (["mixture", "train.precision=fp16", "train.device=cpu"], "bf16"),
+                                        (["points", "net.kind=mlp"], "reads the mask"),
+                                        (["mixture", "--resume"], "no run")])
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, told, says):
     r = run("train", *told, "--out", tmp_path / "deep" / "r")
     assert r.returncode == 2 and r.stdout == "" and r.stderr.count("\n") == 1 and says in r.stderr, r.stderr
@@ -101,7 +118,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, told, says):
 
 def test_damaged_cards_and_runs(tmp_path):
     f = tmp_path / "a.toml"
-    for content, says in ((b"\xff", "UTF-8"), (b"[train", "not TOML"), (b"[train]\nsteps = 'x'", "a whole number"), (b"[model]\nsigma_data = 'x'", "a number"), (b"[net]\nkind = 'x'", "one of mlp"), (b"model = 3", "a table of keys")):
+    for content, says in ((b"\xff", "UTF-8"), (b"[train", "not TOML"), (b"[train]\nsteps = 'x'", "a whole number"),
+                          (b"[model]\nsigma_data = 'x'", "a number"), (b"[net]\nkind = 'x'", "one of mlp"),
+                          (b"model = 3", "a table of keys")):
         f.write_bytes(content)
         r = run("train", f, "--out", tmp_path / "r")
         assert r.returncode == 2 and r.stderr.count("\n") == 1 and says in r.stderr and not (tmp_path / "r").exists(), r.stderr

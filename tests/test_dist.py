@@ -56,13 +56,18 @@ def sockets():
             return s.getsockname()[1]
     except OSError: return None
 
-pytestmark = pytest.mark.skipif(sockets() is None or not torch.distributed.is_gloo_available(), reason='sockets are forbidden here, or torch has no gloo')
+pytestmark = pytest.mark.skipif(sockets() is None or not torch.distributed.is_gloo_available(),
+                                reason='sockets are forbidden here, or torch has no gloo')
 
 def run(tmp_path, processes, name, **told):
     script, out = tmp_path/'run.py', tmp_path/f'{name}.json'
     script.write_text(RUN)
-    head = [sys.executable] if processes == 1 else [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', str(processes), '--master_addr', '127.0.0.1', '--master_port', str(sockets())]
-    r = subprocess.run([*head, str(script), str(out), json.dumps(told)], env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=300)
+    head = [sys.executable] if processes == 1 else [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node',
+                                                    str(processes), '--master_addr', '127.0.0.1', '--master_port',
+                                                    str(sockets())]
+    r = subprocess.run([*head, str(script), str(out), json.dumps(told)],
+                       env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}, capture_output=True,
+                       text=True, timeout=300)
     assert r.returncode == 0, r.stderr[-3000:]
     got = json.loads(out.read_text())
     assert got['world'] == processes and got['apart'] == 0, 'the processes have different weights'
@@ -83,7 +88,9 @@ def test_resume_with_two_and_with_one(tmp_path):
     run(tmp_path, 2, 'cut', out=str(tmp_path/'cut'), until=7)
     assert load_ckpt(tmp_path/'cut').step == 7
     rest = run(tmp_path, 2, 'rest', out=str(tmp_path/'cut'))
-    assert rest['weights'] == whole['weights'] and [r['loss'] for r in rest['records']] == [r['loss'] for r in whole['records'][7:]]
+    assert rest['weights'] == whole['weights'] and [r['loss']
+                                                    for r in rest['records']] == [r['loss'] for r in whole['records'][
+                                                                                                                      7:]]
     run(tmp_path, 2, 'cut2', out=str(tmp_path/'cut2'), until=7)
     alone = run(tmp_path, 1, 'alone', out=str(tmp_path/'cut2'))
     assert 'equal up to rounding only: processes 1 (was 2)' in alone['records'][0]['notes'][0]
@@ -91,5 +98,6 @@ def test_resume_with_two_and_with_one(tmp_path):
 
 def test_a_bad_row_on_one_process_skips_the_step_on_both(tmp_path):
     one, two = (run(tmp_path, n, f'bad{n}', bad=17) for n in (1, 2))
-    assert [r['nonfinite'] for r in one['records']] == [r['nonfinite'] for r in two['records']] and two['records'][-1]['nonfinite'] >= 1
+    assert [r['nonfinite'] for r in one['records']] == [r['nonfinite']
+                                                        for r in two['records']] and two['records'][-1]['nonfinite'] >= 1
     assert gap(one, two) < 1e-4 and all(torch.tensor(two['weights']).isfinite())

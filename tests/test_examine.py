@@ -16,7 +16,7 @@ from edm_lab.nets.mlp import MLP
 from edm_lab.oracles.exact import DataOracle, GaussianOracle
 from edm_lab.diffusion.precond import ZeroOutput, Precond
 from edm_lab.samplers.schedules import alpha_bar
-from edm_lab.model_checks.context import LIVE, modules_of, run_live, untouched
+from edm_lab.model_checks.context import MODEL_CHECKS, modules_of, run_model_checks, untouched
 
 QUICK = dict(n=128, levels=6)
 G = GaussianOracle(torch.zeros(3), torch.tensor([.3, 1., 2.]))
@@ -33,13 +33,17 @@ class Noisy(torch.nn.Module):
         self.register_buffer('calls', torch.zeros((), dtype=torch.long))
     def forward(self, x, sigma, cond=None):
         self.calls += 1
-        np.random.rand(); random.random()
+        np.random.rand()
+        random.random()
         return self.drop(self.line(self.norm(x))) / (1 + torch.as_tensor(sigma).reshape(-1, 1)**2)
 
 def snapshot(D):
     mods = modules_of(D)
-    return ([t.clone() for m in mods for t in (*m.parameters(), *m.buffers())] + [torch.zeros(0) if p.grad is None else p.grad.clone() for m in mods for p in m.parameters()] + [torch.get_rng_state()],
-            [u.training for m in mods for u in m.modules()], [p.requires_grad for m in mods for p in m.parameters()], np.random.get_state()[1].tolist(), random.getstate(), torch.is_grad_enabled(), torch.get_default_dtype())
+    return ([t.clone() for m in mods for t in (*m.parameters(), *m.buffers())]
+            + [torch.zeros(0) if p.grad is None else p.grad.clone() for m in mods for p in m.parameters()]
+            + [torch.get_rng_state()], [u.training for m in mods for u in m.modules()],
+            [p.requires_grad for m in mods for p in m.parameters()], np.random.get_state()[1].tolist(),
+            random.getstate(), torch.is_grad_enabled(), torch.get_default_dtype())
 
 def same(a, b): return all(torch.equal(x, y) for x, y in zip(a[0], b[0], strict=True)) and a[1:] == b[1:]
 
@@ -59,7 +63,9 @@ def test_nothing_is_changed_when_a_check_raises():
     net = Noisy().train()
     before = snapshot(net)
     with pytest.raises(KeyboardInterrupt), untouched(net):
-        net(X, 1.); net.eval(); net.line.weight.data.add_(1)
+        net(X, 1.)
+        net.eval()
+        net.line.weight.data.add_(1)
         raise KeyboardInterrupt
     assert same(before, snapshot(net))
 
@@ -77,7 +83,10 @@ def test_half_of_the_rows_is_no_oracle_of_the_other():
 
 def test_the_null_is_dead(): assert examine(ZeroOutput(1.), X, n=256).cause == 'dead_branch'
 
-def test_seed_decides(): assert [examine(G, X, seed=s, **QUICK).table for s in (1, 1)][0] == examine(G, X, seed=1, **QUICK).table != examine(G, X, seed=2, **QUICK).table
+def test_seed_decides():
+    assert [examine(G, X, seed=s, **QUICK).table for s in (1, 1)][0] == examine(G, X, seed=1,
+                                                                                **QUICK).table != examine(G, X, seed=2,
+                                                                                                          **QUICK).table
 
 def test_vp_bridge():
     class Eps(torch.nn.Module):
@@ -103,7 +112,8 @@ def test_every_kind_of_data(kind):
     t = toy(kind, n=256, held=256)
     x = t.train.x0 if t.train.mask is None else t.train.x0[t.train.mask]
     r = examine(ZeroOutput(float(x.std())), t.held, train=t.train, sigma_dist=shifted(float(x.std())), **QUICK)
-    assert not [u.question for u in r.unknowns if 'broke' in u.question] and 'dead_branch' in [f.cause for f in r.findings]
+    assert not [u.question for u in r.unknowns
+                if 'broke' in u.question] and 'dead_branch' in [f.cause for f in r.findings]
     assert {'sigma', 'column', 'D', 'null', 'wiener', 'kernel', 'skill', 'slope'} <= r.table[0].keys()
 
 def test_report_is_plain_json():
@@ -119,4 +129,4 @@ def test_a_sheet_of_nan_is_reported():
 def test_mistakes_are_named():
     with pytest.raises(LabError, match='fields of Subject'): examine(G, X, lwa=None)
     with pytest.raises(LabError, match='held-out rows'): examine(G, X[:2])
-    assert LIVE and callable(run_live)
+    assert MODEL_CHECKS and callable(run_model_checks)

@@ -8,7 +8,7 @@ from book import ROOT
 from edm_lab.faults.pipeline import registry as plant # noqa: F401 (importing it registers the faults)
 from edm_lab.core import LabError
 from edm_lab.model_checks.examine import examine
-from edm_lab.faults.pipeline import FAULTS, KINDS, Pipeline, fault, feed_of, fit_run, healthy, control_runs, subject_of
+from edm_lab.faults.pipeline import FAULTS, KINDS, Pipeline, fault, feed_of, fit_run, healthy, control_runs, context_of
 from edm_lab.diagnosis.findings import CAUSES
 
 GRAVE = ('critical', 'high', 'medium')
@@ -35,7 +35,7 @@ def test_every_fault_changes_a_run(kind):
 def test_nothing_given_to_the_doctor_names_the_fault():
     "No oracle, no card; the pieces are those of a user."
     p = healthy('mixture', steps=3)
-    s = subject_of(p, fit_run(p))
+    s = context_of(p, fit_run(p))
     assert s.oracle is None and s.card is None and s.D is not s.raw
     assert torch.equal(s.feed(0, 1).x, feed_of(p)(0, 1).x)
 
@@ -45,7 +45,9 @@ def test_the_seed_alone_decides():
     assert [r['loss'] for r in a.records] == [r['loss'] for r in b.records]
 
 def test_bad_registrations_are_refused():
-    for bad in (lambda: fault('bad_luck'), lambda: fault('healthy'), lambda: fault('dead_branch', ('cells',)), lambda: fault('dead_branch', into={})(lambda p: p)):
+    for bad in (lambda: fault('bad_luck'), lambda: fault('healthy'), lambda: fault('dead_branch',
+                                                                                   ('cells',)), lambda: fault(
+                                                                                                              'dead_branch', into={})(lambda p: p)):
         with pytest.raises(LabError): bad()
 
 def test_healthy_runs_are_many():
@@ -56,7 +58,7 @@ def test_healthy_runs_are_many():
 def shared(): return fit_run(healthy('mixture', 1))
 
 def told(p, t):
-    s = dict(vars(subject_of(p, t)))
+    s = dict(vars(context_of(p, t)))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         return examine(s.pop('D'), s.pop('data'), n=512, **s)

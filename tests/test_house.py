@@ -9,7 +9,8 @@ BOOK = notebooks()
 FLOORS = [nb for nb in BOOK if nb.floor is not None]
 EXPORTING = [nb for nb in BOOK if nb.module]
 ENTRY = {'cli'} # started by the console script, imported by nobody
-all_nbs, baselines, exporting = (pytest.mark.parametrize('nb', nbs, ids=[n.name for n in nbs]) for nbs in (BOOK, FLOORS, EXPORTING))
+all_nbs, baselines, exporting = (pytest.mark.parametrize('nb', nbs, ids=[n.name for n in nbs])
+                                 for nbs in (BOOK, FLOORS, EXPORTING))
 
 # ---- the spine ----
 
@@ -23,17 +24,20 @@ def test_imports_lower_floors_only(nb):
 
 @exporting
 def test_exported_imports_name_what_they_take(nb):
-    stars = [ast.unparse(o) for c in nb.exports for o in ast.walk(c.tree) if isinstance(o, ast.ImportFrom) and o.names[0].name == '*']
+    stars = [ast.unparse(o) for c in nb.exports for o in ast.walk(c.tree) if isinstance(o, ast.ImportFrom)
+             and o.names[0].name == '*']
     assert not stars, f'star imports in exported cells: {stars}'
 
 @all_nbs
 def test_imports_stand_in_their_own_cells(nb):
     "The site runs every cell with an import, and only those and the exported ones: mixed cells break it."
-    mixed = [c.src for c in nb.code if not c.exported and not c.is_imports and any(isinstance(o, ast.Import | ast.ImportFrom) for o in c.tree.body)]
+    mixed = [c.src for c in nb.code if not c.exported and not c.is_imports
+             and any(isinstance(o, ast.Import | ast.ImportFrom) for o in c.tree.body)]
     assert not mixed, f'{len(mixed)} cells mix imports with other code:\n' + '\n---\n'.join(mixed)
 
 def test_every_module_has_its_notebook():
-    made = {p.relative_to(LIB).with_suffix('').as_posix().replace('/', '.') for p in LIB.rglob('*.py') if p.name not in ('__init__.py', '_modidx.py')}
+    made = {p.relative_to(LIB).with_suffix('').as_posix().replace('/', '.') for p in LIB.rglob('*.py')
+            if p.name not in ('__init__.py', '_modidx.py')}
     told = {nb.module for nb in EXPORTING}
     assert not made - told, f'modules without a notebook: {sorted(made - told)}'
     assert not told - made, f'notebooks without a module: {sorted(told - made)}; run nbdev_export'
@@ -43,7 +47,8 @@ def test_every_module_is_used():
     "By another notebook, or the index sends the reader to it."
     used = {m for nb in BOOK for c in nb.code for m in imports(c.tree) if m != nb.module}
     index = '\n'.join(c.src for nb in BOOK if nb.name == 'index.ipynb' for c in nb.cells)
-    told = {nb.module for nb in EXPORTING if re.search(rf'edm_lab\.{re.escape(nb.module)}\b|{re.escape(nb.name)}', index)}
+    told = {nb.module for nb in EXPORTING if re.search(rf'edm_lab\.{re.escape(nb.module)}\b|{re.escape(nb.name)}',
+                                                       index)}
     assert not (lost := {nb.module for nb in EXPORTING} - used - told - ENTRY), f'imported by no other notebook, unknown to the index: {sorted(lost)}'
 
 def test_numbered_notebooks_export():
@@ -57,7 +62,8 @@ def test_first_cell(nb):
 
 @baselines
 def test_last_section(nb):
-    heads = [(i, m[1]) for i, c in enumerate(nb.cells) if c.kind == 'markdown' for m in re.finditer(r'^## +(.+)$', c.src, flags=re.M)]
+    heads = [(i, m[1]) for i, c in enumerate(nb.cells) if c.kind == 'markdown'
+             for m in re.finditer(r'^## +(.+)$', c.src, flags=re.M)]
     assert heads and heads[-1][1].strip() == 'What we now know', f'the last section is {heads[-1][1] if heads else None!r}'
     rest = nb.cells[heads[-1][0]].src.split('What we now know')[1]
     assert 1 <= len(re.findall(r'^\s*(?:[*-]|\d\.) ', rest, flags=re.M)) <= 5, 'about three lines, as a list'
@@ -84,14 +90,18 @@ def test_sizes(nb):
     total = sum(len(c.code.split('\n')) for c in nb.exports)
     assert not (over := {k: n for k, n in long.items() if n > 40}), f'exported cells of more than 40 lines: {over}'
     assert total <= 360, f'{total} exported lines; split the notebook'
-    if long or total > 300: warnings.warn(f'{nb.name}: {total} exported lines (300 is the aim)' + (f', cells over 25 lines: {long}' if long else ''))
+    if long or total > 300:
+        warnings.warn(f'{nb.name}: {total} exported lines (300 is the aim)'
+                      + (f', cells over 25 lines: {long}' if long else ''))
 
 @exporting
 def test_exported_code_is_documented_and_ascii(nb):
-    mute = [o.name for c in nb.exports for o in c.tree.body if isinstance(o, ast.FunctionDef | ast.ClassDef) and o.name in c.public and not ast.get_docstring(o)]
+    mute = [o.name for c in nb.exports for o in c.tree.body if isinstance(o, ast.FunctionDef | ast.ClassDef)
+            and o.name in c.public and not ast.get_docstring(o)]
     assert not mute, f'no docstring: {mute}'
     for c in nb.exports:
-        names = {o.id for o in ast.walk(c.tree) if isinstance(o, ast.Name)} | {o.arg for o in ast.walk(c.tree) if isinstance(o, ast.arg)}
+        names = {o.id for o in ast.walk(c.tree) if isinstance(o, ast.Name)} | {o.arg for o in ast.walk(c.tree)
+                                                                               if isinstance(o, ast.arg)}
         assert not (odd := [n for n in names if not n.isascii()]), f'names that are not ASCII: {odd}'
         assert 'from __future__ import annotations' not in c.src
 
@@ -103,10 +113,12 @@ def test_parameters_are_documented(nb):
         lines = c.code.split('\n')
         for f in ast.walk(c.tree):
             if not isinstance(f, ast.FunctionDef): continue
-            args = [a for a in [*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs, f.args.vararg, f.args.kwarg] if a and a.arg not in ('self', 'cls')]
+            args = [a for a in [*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs, f.args.vararg, f.args.kwarg]
+                    if a and a.arg not in ('self', 'cls')]
             told |= {a.arg for a in args if '#' in lines[a.lineno - 1]}
             if f.name in c.public: bare |= {a.arg: f.name for a in args if '#' not in lines[a.lineno - 1]}
-        told |= {o.target.id for o in ast.walk(c.tree) if isinstance(o, ast.AnnAssign) and isinstance(o.target, ast.Name) and '#' in lines[o.lineno - 1]}
+        told |= {o.target.id for o in ast.walk(c.tree) if isinstance(o, ast.AnnAssign)
+                 and isinstance(o.target, ast.Name) and '#' in lines[o.lineno - 1]}
     assert not (mute := {f'{f}({p})' for p, f in bare.items() if p not in told}), f'parameters that no comment explains: {sorted(mute)}'
 
 # ---- what is stored ----
@@ -134,13 +146,16 @@ def test_no_path_of_a_machine():
     found, pattern = [], re.compile(r'(?<![\w.~*-])/(?:work|root|home|Users|tmp/w)/\w+')
     for p in files():
         if p.suffix in ('.png', '.npz', '.parquet', '.h5ad') or p == Path(__file__).resolve(): continue
-        found += [f'{p.relative_to(ROOT)}: {m}' for m in sorted(set(pattern.findall(p.read_text(encoding='utf-8', errors='ignore'))))]
+        found += [f'{p.relative_to(ROOT)}: {m}'
+                  for m in sorted(set(pattern.findall(p.read_text(encoding='utf-8', errors='ignore'))))]
     assert not found, '\n'.join(found)
 
 # ---- made from the notebooks, and only from them ----
 
-def snapshot(root): return {p.relative_to(root).as_posix(): p.read_bytes() for d in ('nbs', 'edm_lab') for p in sorted((root/d).rglob('*'))
-                            if p.is_file() and '__pycache__' not in p.parts and '.ipynb_checkpoints' not in p.parts}
+def snapshot(root):
+    return {p.relative_to(root).as_posix(): p.read_bytes() for d in ('nbs', 'edm_lab')
+            for p in sorted((root/d).rglob('*')) if p.is_file() and '__pycache__' not in p.parts
+            and '.ipynb_checkpoints' not in p.parts}
 
 @pytest.mark.skipif(shutil.which('git') is None or not (ROOT/'.git').exists(), reason='needs a git checkout')
 def test_export_and_clean_change_nothing(tmp_path):
@@ -159,7 +174,8 @@ def test_every_page_is_listed():
         for it in items:
             if isinstance(it, str): yield it
             else: yield from [*filter(None, [it.get('href')]), *flat(it.get('contents', []))]
-    listed = list(flat(yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']))
+    listed = list(flat(yaml.safe_load((ROOT/'_quarto.yml').read_text(
+                                                                     encoding='utf-8'))['website']['sidebar']['contents']))
     assert sorted(listed) == sorted(nb.name for nb in BOOK)
     order = [nb.name for nb in FLOORS]
     assert [n for n in listed if n in order] == order, 'the sidebar follows the floors'

@@ -5,7 +5,8 @@ import pytest
 from book import ROOT, notebooks
 
 MODULES = [nb.module for nb in notebooks() if nb.module]
-DEV_ONLY = ['nbdev', 'fastcore', 'execnb', 'IPython', 'diffusers', 'sklearn', 'tensorboard', 'pytest', 'hypothesis', 'yaml', 'pypandoc', 'pandas']
+DEV_ONLY = ['nbdev', 'fastcore', 'execnb', 'IPython', 'diffusers', 'sklearn', 'tensorboard', 'pytest', 'hypothesis',
+            'yaml', 'pypandoc', 'pandas']
 
 PROBE = """
 import importlib, json, os, random, sys
@@ -27,7 +28,8 @@ print(json.dumps(dict(same=before == state(), lost={k: v for k, v in lost.items(
 @pytest.fixture(scope='module')
 def probe():
     code = f'MODULES, DEV_ONLY = {MODULES}, {DEV_ONLY}\n{PROBE}'
-    r = subprocess.run([sys.executable, '-W', 'error::SyntaxWarning', '-c', code], cwd=ROOT, capture_output=True, text=True)
+    r = subprocess.run([sys.executable, '-W', 'error::SyntaxWarning', '-c', code], cwd=ROOT, capture_output=True,
+                       text=True)
     assert r.returncode == 0, f'a module needs more than the requirements of edm_lab, or fails to import:\n{r.stderr[-1500:]}'
     *noise, last = r.stdout.splitlines()
     assert not noise, f'printed at import: {noise}'
@@ -36,4 +38,5 @@ def probe():
 def test_requirements_suffice(probe): pass
 def test_public_names_exist(probe): assert not probe['lost']
 def test_import_changes_no_global_state(probe): assert probe['same']
-def test_matplotlib_is_imported_only_to_draw(probe): assert not probe['drawn'], f"importing edm_lab.{probe['drawn'][0]} imports matplotlib"
+def test_matplotlib_is_imported_only_to_draw(probe):
+    assert not probe['drawn'], f"importing edm_lab.{probe['drawn'][0]} imports matplotlib"

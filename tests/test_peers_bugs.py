@@ -38,7 +38,8 @@ def orders(error, ns): return [math.log2(error(a) / error(b)) for a, b in zip(ns
 
 def gauss_error(table, n):
     "Relative error at sigma_min on normal data, from the exact start."
-    x = next(s.x for s in multistep(N, torch.full((1, 1), math.hypot(80, .5)).double(), table(karras(n))) if s.i == n - 2)
+    x = next(s.x for s in multistep(N, torch.full((1, 1), math.hypot(80, .5)).double(), table(karras(n))) if s.i == n
+             - 2)
     return abs(x.item() / math.hypot(.5, .002) - 1)
 
 
@@ -59,7 +60,8 @@ def their_vp(scheduler, D, x):
     return x.double() * math.hypot(1, scheduler.sigmas[-1])
 
 
-@pytest.mark.parametrize("order, table", [(2, lambda s: eab(s, 2)), (3, lambda s: eab(s, 3)), (4, lambda s: eab(s, 4)), (2, dpmpp), (3, lambda s: dpmpp(s, 3)), (4, lms), (3, unipc)],
+@pytest.mark.parametrize("order, table", [(2, lambda s: eab(s, 2)), (3, lambda s: eab(s, 3)), (4, lambda s: eab(s, 4)),
+                                          (2, dpmpp), (3, lambda s: dpmpp(s, 3)), (4, lms), (3, unipc)],
                          ids=["eab2", "eab3", "eab4", "2M", "3M", "lms4", "unipc3"])
 def test_a_solver_has_the_order_it_states(order, table):
     "Row 1: azula 0.11.1 REABSampler(order=2) converges at order 1: its last factor takes the level before the step, not after."
@@ -75,7 +77,10 @@ def test_reab_of_azula():
     class Duck: # normal data, as azula asks for it
         schedule = VESchedule(.002, 80.)
         def __call__(self, x, t, **kw): return SimpleNamespace(mean=x * .25 / (.25 + self.schedule(t)[1]**2))
-    def error(n): return abs(REABSampler(Duck(), order=2, steps=n, silent=True, dtype=torch.float64)(torch.full((1, 1), math.hypot(80, .5)).double()).item() / math.hypot(.5, .002) - 1)
+    def error(n):
+        return abs(REABSampler(Duck(), order=2, steps=n, silent=True,
+                               dtype=torch.float64)(torch.full((1, 1), math.hypot(80, .5)).double()).item()
+                   / math.hypot(.5, .002) - 1)
     still(orders(error, (100, 200))[0] < 1.5, "azula REABSampler's factor")
 
 
@@ -95,8 +100,11 @@ def test_3m_takes_the_whole_parabola():
 def test_a_grid_given_is_the_grid_walked():
     "Row 2: diffusers EDMEulerScheduler.set_timesteps(sigmas=...) feeds the levels to the Karras map as a ramp."
     mine, asked = [80., 10., 1., .1], []
-    def recorder(x, sigma, cond=None): asked.append(sigma); return x * 0
-    for run in (euler(recorder, torch.ones(1, 1), mine), multistep(recorder, torch.ones(1, 1), eab(mine)), sde_dpmpp(recorder, torch.ones(1, 1), mine)):
+    def recorder(x, sigma, cond=None):
+        asked.append(sigma)
+        return x * 0
+    for run in (euler(recorder, torch.ones(1, 1), mine), multistep(recorder, torch.ones(1, 1), eab(mine)),
+                sde_dpmpp(recorder, torch.ones(1, 1), mine)):
         final(run)
         assert asked == mine
         asked.clear()
@@ -126,13 +134,15 @@ def test_the_start_has_the_level_it_states(sigma_max):
     assert abs(x.std().item() / sigma_max - 1) < 4 / (2 * 20_000)**.5
     if peer("diffusers") is None: return
     from diffusers import EDMEulerScheduler
-    still(abs(EDMEulerScheduler(sigma_max=sigma_max, sigma_data=.5).init_noise_sigma - math.hypot(sigma_max, 1)) < 1e-6, "EDM schedulers' init_noise_sigma")
+    still(abs(EDMEulerScheduler(sigma_max=sigma_max, sigma_data=.5).init_noise_sigma
+              - math.hypot(sigma_max, 1)) < 1e-6, "EDM schedulers' init_noise_sigma")
 
 
 def test_more_steps_are_not_worse():
     "Row 5: diffusers DEIS loses its float32 coefficients to cancellation, 0.0026 at 64 calls and 0.022 at 200; and it asks twice at sigma_min."
     x, exact = torch.full((1, 1), math.hypot(80, .5)), math.hypot(.5, .002)
-    def error(table, n): return abs(next(s.x for s in multistep(N, x, table(karras(n))) if s.i == n - 2).item() / exact - 1)    # float32 state
+    def error(table, n): # float32 state
+        return abs(next(s.x for s in multistep(N, x, table(karras(n))) if s.i == n - 2).item() / exact - 1)
     for table in (eab, lambda s: eab(s, 4), lambda s: dpmpp(s, 3), unipc):
         assert error(table, 200) < max(error(table, 64), 1e-5) and error(table, 800) < 1e-5
         assert len(set(table(karras(64)).sigmas)) == 65 == table(karras(64)).nfe + 1
@@ -148,14 +158,18 @@ def test_more_steps_are_not_worse():
     still(theirs(200) > theirs(64), "DEIS coefficients")
 
 
-LEVELS = dict(churn=churn, ddim=lambda D, x, s: ddim(D, x, s, eta=1.), af3=lambda D, x, s: af3(D, x, s, None, 1., 1., .8, .05), ancestral=ancestral, ancestral_2s=ancestral_2s, sde_2m=sde_dpmpp,
-              sde_3m=lambda D, x, s: sde_dpmpp(D, x, s, order=3), restart=lambda D, x, s: restart(D, x, s, intervals=((.2, 2., 2, 10),)))
+LEVELS = dict(churn=churn, ddim=lambda D, x, s: ddim(D, x, s, eta=1.),
+              af3=lambda D, x, s: af3(D, x, s, None, 1., 1., .8, .05), ancestral=ancestral, ancestral_2s=ancestral_2s,
+              sde_2m=sde_dpmpp, sde_3m=lambda D, x, s: sde_dpmpp(D, x, s, order=3),
+              restart=lambda D, x, s: restart(D, x, s, intervals=((.2, 2., 2, 10),)))
 
 
 def told_wrong(sampler):
     "The largest relative distance between the level that D is told and the level of the state, on normal data."
     off = []
-    def recorder(x, sigma, cond=None): off.append(abs(x.std().item() / math.hypot(.5, sigma) - 1)); return N(x, sigma)
+    def recorder(x, sigma, cond=None):
+        off.append(abs(x.std().item() / math.hypot(.5, sigma) - 1))
+        return N(x, sigma)
     grid = karras(60, .01, 20.)
     final(sampler(recorder, start(grid, torch.zeros(4000, 1).double(), gen=rng(1)), grid))
     return max(off)

@@ -13,7 +13,8 @@ INI = configparser.ConfigParser(delimiters=['='], interpolation=None)
 INI.read(ROOT/'settings.ini', encoding='utf-8')
 S = INI['DEFAULT']
 VERSION = re.search(r'__version__ = "(.+?)"', (LIB/'__init__.py').read_text(encoding='utf-8'))[1]
-PINS = [l for l in (ROOT/'constraints.txt').read_text(encoding='utf-8').splitlines() if l.strip() and not l.startswith('#')]
+PINS = [l for l in (ROOT/'constraints.txt').read_text(encoding='utf-8').splitlines() if l.strip()
+        and not l.startswith('#')]
 
 # ---- settings.ini and pyproject.toml ----
 
@@ -23,7 +24,8 @@ def test_nbdev_settings_agree(key):
     assert S[key] == (str(want) if not isinstance(want, bool) else ('True' if want else 'False'))
 
 def test_settings_agree():
-    assert S['lib_name'] == P['name'] and S['description'] == P['description'] and S['keywords'].split() == P['keywords']
+    assert (S['lib_name'] == P['name'] and S['description'] == P['description']
+            and S['keywords'].split() == P['keywords'])
     assert (S['author'], S['author_email']) == (P['authors'][0]['name'], P['authors'][0]['email'])
     assert P['requires-python'] == f">={S['min_python']}"
     assert P['license'] == {'apache2': 'Apache-2.0'}[S['license']]
@@ -69,7 +71,8 @@ def test_constraints_work_on_the_oldest_python():
     for name, version in (l.split('==') for l in PINS):
         try: d = md.distribution(name)
         except md.PackageNotFoundError: continue
-        if d.version.split('+')[0] == version: assert SpecifierSet(d.metadata['Requires-Python'] or '').contains(f"{S['min_python']}.5"), f'{name}=={version} needs Python {d.metadata["Requires-Python"]}'
+        if d.version.split('+')[0] == version:
+            assert SpecifierSet(d.metadata['Requires-Python'] or '').contains(f"{S['min_python']}.5"), f'{name}=={version} needs Python {d.metadata["Requires-Python"]}'
 
 # ---- the package ----
 
@@ -91,7 +94,8 @@ def test_wheel_holds_everything():
     assert any(p.suffix == '.toml' for p in held), 'the cards'
 
 def test_ruff():
-    r = subprocess.run([sys.executable, '-m', 'ruff', 'check', '--no-cache', '--output-format=concise', 'edm_lab', 'tools', 'tests'], cwd=ROOT, capture_output=True, text=True)
+    r = subprocess.run([sys.executable, '-m', 'ruff', 'check', '--no-cache', '--output-format=concise', 'edm_lab',
+                        'tools', 'tests'], cwd=ROOT, capture_output=True, text=True)
     assert r.returncode == 0, r.stdout + r.stderr
 
 # ---- licence and citation ----

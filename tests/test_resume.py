@@ -42,7 +42,9 @@ print('\\n'.join(done.notes), flush=True)
 """ % STEPS
 ENV = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
 
-def start(out, slow=0., kill_at=-1): return subprocess.Popen([sys.executable, '-c', RUN, str(out), str(slow), str(kill_at)], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(out, slow=0., kill_at=-1):
+    return subprocess.Popen([sys.executable, '-c', RUN, str(out), str(slow), str(kill_at)], env=ENV,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 def finish(out, **kwargs):
     p = start(out, **kwargs)
@@ -53,7 +55,8 @@ def finish(out, **kwargs):
 def result(out):
     "Everything the run left, comparable to the bit."
     tensors, tree = flatten(load_ckpt(out).tensors)
-    return {k: (str(v.dtype), tuple(v.shape), v.contiguous().reshape(-1).view(torch.uint8).tolist() if v.numel() else []) for k, v in tensors.items()}, tree, (Path(out)/'log.jsonl').read_bytes()
+    return {k: (str(v.dtype), tuple(v.shape), v.contiguous().reshape(-1).view(torch.uint8).tolist() if v.numel()
+                else []) for k, v in tensors.items()}, tree, (Path(out)/'log.jsonl').read_bytes()
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
@@ -136,8 +139,10 @@ def test_full_disk(whole, tmp_path):
     p.communicate(timeout=300)
     before = {q.name: q.read_bytes() for q in out.glob('step-*')}
     limited = 'import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n' + RUN
-    r = subprocess.run([sys.executable, '-c', limited, str(out), '0', '-1'], env=ENV, capture_output=True, text=True, timeout=300)
-    assert r.returncode == 1 and 'LabError' in r.stderr.splitlines()[-1] and 'the last good checkpoint, of step 18, is intact' in r.stderr.splitlines()[-1]
+    r = subprocess.run([sys.executable, '-c', limited, str(out), '0', '-1'], env=ENV, capture_output=True, text=True,
+                       timeout=300)
+    assert (r.returncode == 1 and 'LabError' in r.stderr.splitlines()[-1]
+            and 'the last good checkpoint, of step 18, is intact' in r.stderr.splitlines()[-1])
     assert {q.name: q.read_bytes() for q in out.glob('step-*')} == before and not list(out.glob('.step-*'))
     finish(out)
     same(out, whole)

@@ -8,7 +8,8 @@ import pytest
 from book import ROOT, notebooks
 
 pytest.importorskip('pypandoc')
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome'))), None)
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome',
+                                                'google-chrome-stable', 'chrome'))), None)
 VOID = {'area', 'base', 'br', 'col', 'embed', 'hr', 'img', 'input', 'link', 'meta', 'source', 'track', 'wbr'}
 
 class Page(html.parser.HTMLParser):
@@ -16,7 +17,8 @@ class Page(html.parser.HTMLParser):
     def __init__(self, path):
         super().__init__()
         self.ids, self.links, self.loads, self.naked, self.bad, self.open, self.fig = [], [], [], [], [], [], None
-        self.feed(path.read_text(encoding='utf-8')); self.close()
+        self.feed(path.read_text(encoding='utf-8'))
+        self.close()
         self.bad += self.open
     def handle_starttag(self, tag, attrs):
         a = dict(attrs)
@@ -47,12 +49,14 @@ class Page(html.parser.HTMLParser):
 def www(tmp_path_factory):
     "A folder with site/ and, once the command exists, report/index.html."
     www = tmp_path_factory.mktemp('www')
-    r = subprocess.run([sys.executable, 'tools/site.py', '--out', str(www/'site')], cwd=ROOT, capture_output=True, text=True)
+    r = subprocess.run([sys.executable, 'tools/site.py', '--out', str(www/'site')], cwd=ROOT, capture_output=True,
+                       text=True)
     assert r.returncode == 0, r.stderr[-2000:]
     if (ROOT/'edm_lab'/'cli.py').exists():
         (www/'report').mkdir()
         code = 'import sys; from edm_lab.cli import main; sys.exit(main())'
-        r = subprocess.run([sys.executable, '-c', code, 'diagnose', 'all', '--html', str(www/'report'/'index.html')], cwd=www, capture_output=True, text=True)
+        r = subprocess.run([sys.executable, '-c', code, 'diagnose', 'all', '--html', str(www/'report'/'index.html')],
+                           cwd=www, capture_output=True, text=True)
         assert r.returncode == 0, r.stderr[-2000:]
     return www
 
@@ -93,7 +97,9 @@ def test_figures_have_captions(pages):
 
 def test_nothing_is_fetched(www, pages):
     outside = [f'{p}: {u}' for p, o in pages.items() for u in o.loads if re.match(r'(?!data:)[a-z]+:|//', u)]
-    for f in [*www.rglob('*.css'), *www.rglob('*.js')]: outside += [f'{f.name}: {m}' for m in re.findall(r'@import|https?://\S+|fetch\(|XMLHttpRequest', f.read_text(encoding='utf-8')) if f.name != 'search.js']
+    for f in [*www.rglob('*.css'), *www.rglob('*.js')]:
+        outside += [f'{f.name}: {m}' for m in re.findall(r'@import|https?://\S+|fetch\(|XMLHttpRequest',
+                                                         f.read_text(encoding='utf-8')) if f.name != 'search.js']
     assert not outside, '\n'.join(outside)
 
 def test_the_report_is_one_file(www, report):
@@ -101,7 +107,8 @@ def test_the_report_is_one_file(www, report):
     assert all(u.startswith('data:') for u in report.loads)
 
 def test_a_second_build_is_the_same(www, tmp_path):
-    r = subprocess.run([sys.executable, 'tools/site.py', '--out', str(tmp_path/'again')], cwd=ROOT, capture_output=True, text=True)
+    r = subprocess.run([sys.executable, 'tools/site.py', '--out', str(tmp_path/'again')], cwd=ROOT,
+                       capture_output=True, text=True)
     assert r.returncode == 0, r.stderr[-2000:]
     read = lambda d: {p.relative_to(d).as_posix(): p.read_bytes() for p in sorted(d.rglob('*')) if p.is_file()}
     assert read(www/'site') == read(tmp_path/'again')
@@ -143,7 +150,9 @@ class Handler(SimpleHTTPRequestHandler):
     def do_GET(self):
         path = Path(self.translate_path(self.path))
         if self.path != '/wrapper.html' and path.suffix != '.html': return super().do_GET()
-        body = self.server.wrapper if self.path == '/wrapper.html' else re.sub('<head>', f'<head>{SPY}', path.read_text(encoding='utf-8'), count=1)
+        body = self.server.wrapper if self.path == '/wrapper.html' else re.sub('<head>', f'<head>{SPY}',
+                                                                               path.read_text(encoding='utf-8'),
+                                                                               count=1)
         self.send_response(200)
         self.send_header('Content-Type', 'text/html; charset=utf-8')
         self.send_header('Content-Security-Policy', "default-src 'self' data: 'unsafe-inline'")
@@ -151,7 +160,8 @@ class Handler(SimpleHTTPRequestHandler):
         self.wfile.write(body.encode())
     def do_POST(self):
         self.server.result = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
-        self.send_response(204); self.end_headers()
+        self.send_response(204)
+        self.end_headers()
         self.server.done.set()
     def log_message(self, *args): pass
 
@@ -160,13 +170,18 @@ def browser(www, pages, tmp_path_factory):
     "What one run of Chromium saw on every page."
     if CHROMIUM is None: pytest.skip('no Chromium on PATH')
     server = ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Handler, directory=str(www)))
-    server.wrapper, server.done, server.result = WRAPPER.replace('PAGES', json.dumps(['/' + p for p in pages])), threading.Event(), None
+    server.wrapper, server.done, server.result = (WRAPPER.replace('PAGES', json.dumps(['/' + p for p in pages])),
+                                                  threading.Event(), None)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    flags = ['--headless=new', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--window-size=1300,900',
-             f"--user-data-dir={tmp_path_factory.mktemp('chromium')}", f'http://127.0.0.1:{server.server_port}/wrapper.html']
+    flags = ['--headless=new', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking',
+             '--window-size=1300,900', f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+             f'http://127.0.0.1:{server.server_port}/wrapper.html']
     proc = subprocess.Popen([CHROMIUM, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try: assert server.done.wait(180), 'Chromium gave no answer in three minutes'
-    finally: proc.terminate(); proc.wait(20); server.shutdown()
+    finally:
+        proc.terminate()
+        proc.wait(20)
+        server.shutdown()
     assert 'wrapper' not in server.result, server.result['wrapper']
     return server.result
 
@@ -174,5 +189,6 @@ def test_pages_show_text(browser): assert not (empty := [p for p, o in browser.i
 def test_no_console_error(browser): assert not (errs := {p: o['errs'] for p, o in browser.items() if o['errs']})
 def test_no_broken_picture(browser): assert not (broken := {p: o['broken'] for p, o in browser.items() if o['broken']})
 def test_no_sideways_scroll(browser):
-    assert not (wide := {f'{p}, folds {k}': o[k] for p, o in browser.items() for k in ('shut', 'open') if o[k]['over'] > 0})
+    assert not (wide := {f'{p}, folds {k}': o[k] for p, o in browser.items() for k in ('shut', 'open')
+                         if o[k]['over'] > 0})
 def test_search_finds(browser): assert not (mute := [p for p, o in browser.items() if '/site/' in p and not o['hits']])

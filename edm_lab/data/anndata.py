@@ -34,14 +34,23 @@ class Tissue:
     def __post_init__(self):
         self.X = sp.csr_matrix(self.X)
         n, g = self.X.shape
-        self.genes, self.names, self.section, self.xy = np.asarray(self.genes, str), np.asarray(self.names, str), np.asarray(self.section, str), np.asarray(self.xy, float)
-        for what, a, shape in (("genes", self.genes, (g,)), ("names", self.names, (n,)), ("section", self.section, (n,)), ("xy", self.xy, (n, 2))):
-            if a.shape != shape: raise LabError(f"{self.source or 'tissue'}: {what}", f"shape {a.shape} for an expression matrix of {n} x {g}", f"shape {shape}")
-        if not np.isfinite(self.X.data).all(): raise LabError(f"{self.source or 'tissue'}: expression", "values that are not finite", "counts or finite values")
-        if len(set(self.names)) < n: raise LabError(f"{self.source or 'tissue'}: names", f"{n - len(set(self.names))} names that occur twice", "a name a spot")
+        self.genes, self.names, self.section, self.xy = (np.asarray(self.genes, str), np.asarray(self.names, str),
+                                                         np.asarray(self.section, str), np.asarray(self.xy, float))
+        for what, a, shape in (("genes", self.genes, (g,)), ("names", self.names, (n,)),
+                               ("section", self.section, (n,)), ("xy", self.xy, (n, 2))):
+            if a.shape != shape:
+                raise LabError(f"{self.source or 'tissue'}: {what}",
+                               f"shape {a.shape} for an expression matrix of {n} x {g}", f"shape {shape}")
+        if not np.isfinite(self.X.data).all():
+            raise LabError(f"{self.source or 'tissue'}: expression", "values that are not finite",
+                           "counts or finite values")
+        if len(set(self.names)) < n:
+            raise LabError(f"{self.source or 'tissue'}: names", f"{n - len(set(self.names))} names that occur twice",
+                           "a name a spot")
     def __len__(self): return self.X.shape[0]
     def __getitem__(self, i): # an index array, a mask or a slice
-        return replace(self, X=self.X[i], names=self.names[i], xy=self.xy[i], section=self.section[i], obs={k: np.asarray(v)[i] for k, v in self.obs.items()})
+        return replace(self, X=self.X[i], names=self.names[i], xy=self.xy[i], section=self.section[i],
+                       obs={k: np.asarray(v)[i] for k, v in self.obs.items()})
     @property
     def counts(self) -> bool: return bool((self.X.data >= 0).all() and (self.X.data == self.X.data.round()).all())
     @property
@@ -66,7 +75,9 @@ def read_positions(
     out, grid = {}, {}
     for i, r in enumerate(rows, 1):
         try: barcode, inside, a, b, row, col = r
-        except ValueError: raise LabError(f"{path}: row {i}", f"{len(r)} columns", "6: barcode, in_tissue, array_row, array_col, pixel row, pixel column") from None
+        except ValueError:
+            raise LabError(f"{path}: row {i}", f"{len(r)} columns", "6: barcode, in_tissue, array_row, array_col, "
+                           "pixel row, pixel column") from None
         try: out[barcode] = grid[int(a), int(b)] = (bool(int(inside)), float(col), float(row))
         except ValueError: raise LabError(f"{path}: row {i}", ",".join(r), "numbers after the barcode") from None
     if not out: raise LabError(f"{path}", "no rows", "a row a spot")
@@ -82,19 +93,25 @@ def _matrix_h5(path: Path): # counts `n g`, genes, barcodes
         if "matrix" not in f: raise LabError(f"{path}", f"groups {', '.join(f)}", "a 10x file with a group 'matrix'")
         m = f["matrix"]
         X = sp.csc_matrix((m["data"][:], m["indices"][:], m["indptr"][:]), shape=tuple(m["shape"][:])).T
-        return sp.csr_matrix(X), np.array([s.decode() for s in m["features/name"][:]]), np.array([s.decode() for s in m["barcodes"][:]])
+        return (sp.csr_matrix(X), np.array([s.decode() for s in m["features/name"][:]]),
+                np.array([s.decode() for s in m["barcodes"][:]]))
 
 # %% ../../nbs/21_data.anndata.ipynb #d1ba9106
 def _matrix_mtx(path: Path): # counts `n g`, genes, barcodes
     "The matrix of the market format, with the features and barcodes that lie beside it."
     beside = {k: _first(path.parent, f"{k}.tsv.gz", f"{k}.tsv") for k in ("features", "genes", "barcodes")}
     features = beside["features"] or beside["genes"]
-    if not features or not beside["barcodes"]: raise LabError(f"{path.parent}", "a matrix without its lists", "features.tsv(.gz) and barcodes.tsv(.gz) beside it")
-    with _lines(features) as f: genes = np.array([line.rstrip("\n").split("\t")[1 if "\t" in line else 0] for line in f])
+    if not features or not beside["barcodes"]:
+        raise LabError(f"{path.parent}", "a matrix without its lists",
+                       "features.tsv(.gz) and barcodes.tsv(.gz) beside it")
+    with _lines(features) as f:
+        genes = np.array([line.rstrip("\n").split("\t")[1 if "\t" in line else 0] for line in f])
     with _lines(beside["barcodes"]) as f: names = np.array([line.strip() for line in f])
     from scipy.io import mmread                    # importing it changes the environment: not before it is needed
     X = sp.csr_matrix(mmread(path).T)
-    if X.shape != (len(names), len(genes)): raise LabError(f"{path}", f"a matrix of {X.shape[1]} x {X.shape[0]}", f"{len(genes)} features x {len(names)} barcodes, as in the lists beside it")
+    if X.shape != (len(names), len(genes)):
+        raise LabError(f"{path}", f"a matrix of {X.shape[1]} x {X.shape[0]}",
+                       f"{len(genes)} features x {len(names)} barcodes, as in the lists beside it")
     return X, genes, names
 
 # %% ../../nbs/21_data.anndata.ipynb #580c9dff
@@ -105,14 +122,18 @@ def read_visium(
     folder = Path(folder)
     h5, mtx = _first(folder, "filtered_feature_bc_matrix.h5"), _first(folder, "matrix.mtx.gz", "matrix.mtx")
     coordinates = _first(folder, "tissue_positions.csv", "tissue_positions_list.csv")
-    if not (h5 or mtx): raise LabError(f"{folder}", "no matrix", "filtered_feature_bc_matrix.h5, or matrix.mtx.gz with its lists")
+    if not (h5 or mtx):
+        raise LabError(f"{folder}", "no matrix", "filtered_feature_bc_matrix.h5, or matrix.mtx.gz with its lists")
     if not coordinates: raise LabError(f"{folder}", "no places", "tissue_positions.csv or tissue_positions_list.csv")
     X, genes, names = _matrix_h5(h5) if h5 else _matrix_mtx(mtx)
     at, pixel = read_positions(coordinates)
     keep = np.array([b in at and at[b][0] for b in names])
-    if not keep.any(): raise LabError(f"{folder}", f"none of {len(names)} barcodes in {coordinates.name}", "the places of the same slide")
+    if not keep.any():
+        raise LabError(f"{folder}", f"none of {len(names)} barcodes in {coordinates.name}",
+                       "the places of the same slide")
     xy = np.array([at[b][1:] for b in names[keep]]) * (pixel or 1.)
-    return Tissue(X[keep], genes, names[keep], xy, [folder.name] * int(keep.sum()), "um" if pixel else "pixels", source=str(folder))
+    return Tissue(X[keep], genes, names[keep], xy, [folder.name] * int(keep.sum()), "um" if pixel else "pixels",
+                  source=str(folder))
 
 # %% ../../nbs/21_data.anndata.ipynb #d4aaace3
 def _anndata():
@@ -130,14 +151,17 @@ def read_h5ad(
     if not Path(path).is_file(): raise LabError(f"{path}", "no such file", "an h5ad file")
     try: a = _anndata().read_h5ad(path)
     except LabError: raise
-    except Exception as e: raise LabError(f"{path}", f"{type(e).__name__}: {e}", "an h5ad file that anndata can read") from None
+    except Exception as e:
+        raise LabError(f"{path}", f"{type(e).__name__}: {e}", "an h5ad file that anndata can read") from None
     for what, key, among in (("section", section, a.obs.columns), ("layer", layer, a.layers)):
-        if key is not None and key not in among: raise LabError(f"{path}: {what}", key, f"one of {', '.join(map(str, among)) or '(none)'}")
+        if key is not None and key not in among:
+            raise LabError(f"{path}: {what}", key, f"one of {', '.join(map(str, among)) or '(none)'}")
     section = section or next((c for c in ("section", "slice", "sample", "library_id", "slide") if c in a.obs), None)
     layer = layer or ("counts" if "counts" in a.layers else None)
     xy = np.asarray(a.obsm["spatial"], float)[:, :2] if "spatial" in a.obsm else np.full((a.n_obs, 2), np.nan)
     obs = {c: a.obs[c].to_numpy() for c in a.obs if c != section}
-    return Tissue(a.layers[layer] if layer else a.X, a.var_names, a.obs_names, xy, a.obs[section].astype(str) if section else [Path(path).stem] * a.n_obs, obs=obs, source=str(path))
+    return Tissue(a.layers[layer] if layer else a.X, a.var_names, a.obs_names, xy, a.obs[section].astype(str)
+                  if section else [Path(path).stem] * a.n_obs, obs=obs, source=str(path))
 
 # %% ../../nbs/21_data.anndata.ipynb #5f8e90eb
 def write_h5ad(
@@ -148,7 +172,8 @@ def write_h5ad(
 ) -> Path: # the path written
     "A `Tissue` as an h5ad file; the old file stays until the new one is whole."
     import pandas as pd
-    a = _anndata().AnnData(sp.csr_matrix(t.X), obs=pd.DataFrame({"section": t.section, **t.obs}, index=t.names), var=pd.DataFrame(index=_anndata().utils.make_index_unique(pd.Index(t.genes))))
+    a = _anndata().AnnData(sp.csr_matrix(t.X), obs=pd.DataFrame({"section": t.section, **t.obs}, index=t.names),
+                           var=pd.DataFrame(index=_anndata().utils.make_index_unique(pd.Index(t.genes))))
     if t.placed.any(): a.obsm["spatial"] = t.xy
     for k, v in (obsm or {}).items():
         if len(v) != len(t): raise LabError(f"obsm {k!r}", f"{len(v)} rows", f"{len(t)}, a row a spot")
@@ -170,10 +195,13 @@ def _table(path: Path): # header, names or None, values
         try: float(s)
         except ValueError: return False
         return True
-    named = len(rows[0]) == len(header) + 1 or header[0] in ("", "index", "cell", "barcode", "names") or not number(rows[0][0])
+    named = len(rows[0]) == len(header) + 1 or header[0] in ("", "index", "cell", "barcode",
+                                                             "names") or not number(rows[0][0])
     header = header[1:] if named and len(header) == len(rows[0]) else header
     bad = next((i for i, r in enumerate(rows, 2) if len(r) != len(header) + named), None)
-    if bad: raise LabError(f"{path}: line {bad}", f"{len(rows[bad - 2])} columns", f"{len(header) + named}, as in the header")
+    if bad:
+        raise LabError(f"{path}: line {bad}", f"{len(rows[bad - 2])} columns",
+                       f"{len(header) + named}, as in the header")
     return header, np.array([r[0].strip('"') for r in rows]) if named else None, [r[1:] if named else r for r in rows]
 
 # %% ../../nbs/21_data.anndata.ipynb #6844893c
@@ -181,7 +209,8 @@ def _numbers(path, header, rows, columns):
     "Some columns of a table as floats."
     j = [header.index(c) for c in columns]
     try: return np.array([[float(r[k]) for k in j] for r in rows])
-    except ValueError as e: raise LabError(f"{path}", str(e), f"numbers in {', '.join(columns[:3])}{'...' if len(columns) > 3 else ''}") from None
+    except ValueError as e:
+        raise LabError(f"{path}", str(e), f"numbers in {', '.join(columns[:3])}{'...' if len(columns) > 3 else ''}") from None
 
 # %% ../../nbs/21_data.anndata.ipynb #68a37a23
 def read_tables(
@@ -192,15 +221,21 @@ def read_tables(
     "A pair of text tables, matched by the cells' names, or by order where there are none."
     header, names, rows = _table(Path(expression))
     where, known, prows = _table(Path(coordinates))
-    usual = next((p for p in (("x", "y"), ("X", "Y"), ("coord_X", "coord_Y"), ("xcoord", "zcoord"), ("imagecol", "imagerow")) if set(p) <= set(where)), None)
+    usual = next((p for p in (("x", "y"), ("X", "Y"), ("coord_X", "coord_Y"), ("xcoord", "zcoord"),
+                              ("imagecol", "imagerow")) if set(p) <= set(where)), None)
     columns = columns or usual
-    if not columns or not set(columns) <= set(where): raise LabError(f"{coordinates}: columns", ", ".join(columns or where[:6]), f"two of {', '.join(where[:8])}")
+    if not columns or not set(columns) <= set(where):
+        raise LabError(f"{coordinates}: columns", ", ".join(columns or where[:6]), f"two of {', '.join(where[:8])}")
     xy, X = _numbers(coordinates, where, prows, columns), _numbers(expression, header, rows, header)
     if names is not None and known is not None:
         index = {k: i for i, k in enumerate(known)}
         xy = np.array([xy[index[k]] if k in index else (np.nan, np.nan) for k in names])
-        if not np.isfinite(xy).any(): raise LabError(f"{coordinates}", f"none of the {len(names)} names of {Path(expression).name}", "the same cells in both tables")
-    elif len(X) != len(xy): raise LabError(f"{coordinates}", f"{len(xy)} rows for {len(X)} rows of {Path(expression).name}, and no names to match them by", "a row a cell in both")
+        if not np.isfinite(xy).any():
+            raise LabError(f"{coordinates}", f"none of the {len(names)} names of {Path(expression).name}",
+                           "the same cells in both tables")
+    elif len(X) != len(xy):
+        raise LabError(f"{coordinates}", f"{len(xy)} rows for {len(X)} rows of {Path(expression).name}, and no names "
+                       f"to match them by", "a row a cell in both")
     names = names if names is not None else [f"cell{i}" for i in range(len(X))]
     return Tissue(X, header, names, xy, [Path(expression).stem] * len(X), source=str(expression))
 
@@ -215,8 +250,10 @@ def read_bdtnp(
     header, _, rows = _table(folder / "dge.txt")
     where, _, prows = _table(folder / "geometry.txt")
     X, xyz = _numbers(folder / "dge.txt", header, rows, header), _numbers(folder / "geometry.txt", where, prows, where)
-    if len(xyz) < len(X): raise LabError(f"{folder}", f"{len(xyz)} places for {len(X)} cells", "a place a cell at least")
-    return Tissue(X, header, [f"cell{i}" for i in range(len(X))], xyz[:len(X), [0, 2]], ["embryo"] * len(X), "um", source=str(folder))
+    if len(xyz) < len(X):
+        raise LabError(f"{folder}", f"{len(xyz)} places for {len(X)} cells", "a place a cell at least")
+    return Tissue(X, header, [f"cell{i}" for i in range(len(X))], xyz[:len(X), [0, 2]], ["embryo"] * len(X), "um",
+                  source=str(folder))
 
 # %% ../../nbs/21_data.anndata.ipynb #77884de2
 def read_tissue(
@@ -232,10 +269,12 @@ def _read_one(path) -> Tissue:
     "One file or folder, by what is in it."
     if "," in str(path): return read_tables(*str(path).split(",", 1))
     p = Path(path)
-    if not p.exists(): raise LabError(f"{p}", "no such file or folder", "an h5ad file, a Visium folder or expression.csv,places.csv")
+    if not p.exists():
+        raise LabError(f"{p}", "no such file or folder", "an h5ad file, a Visium folder or expression.csv,places.csv")
     if p.is_dir(): return read_bdtnp(p) if (p / "dge.txt").is_file() else read_visium(p)
     if p.suffix == ".h5ad": return read_h5ad(p)
-    raise LabError(f"{p}", f"a file {p.suffix or 'without an ending'}", "an h5ad file, a Visium folder or expression.csv,places.csv")
+    raise LabError(f"{p}", f"a file {p.suffix or 'without an ending'}", "an h5ad file, a Visium folder or "
+                   "expression.csv,places.csv")
 
 # %% ../../nbs/21_data.anndata.ipynb #98cca1c2
 def joined(
@@ -243,15 +282,21 @@ def joined(
 ) -> Tissue: # on the genes they share, in the order of the first
     "Several sections as one tissue; names get their section in front where they would clash."
     shared = set.intersection(*(set(p.genes) for p in parts))
-    if not shared: raise LabError("genes", f"none shared by {len(parts)} sections", "sections measured with the same genes")
+    if not shared:
+        raise LabError("genes", f"none shared by {len(parts)} sections", "sections measured with the same genes")
     genes = list(dict.fromkeys(g for g in parts[0].genes if g in shared))
-    def columns(p): place = {g: i for i, g in reversed(list(enumerate(p.genes)))}; return [place[g] for g in genes]
+    def columns(p):
+        place = {g: i for i, g in reversed(list(enumerate(p.genes)))}
+        return [place[g] for g in genes]
     keys = [s for p in parts for s in dict.fromkeys(p.section)]
-    label = [p.section if len(set(keys)) == len(keys) else np.array([f"{i}:{s}" for s in p.section]) for i, p in enumerate(parts)]
+    label = [p.section if len(set(keys)) == len(keys) else np.array([f"{i}:{s}" for s in p.section])
+             for i, p in enumerate(parts)]
     names = [f"{s}:{n}" for p, ss in zip(parts, label) for n, s in zip(p.names, ss)]
     both = set.intersection(*(set(p.obs) for p in parts))
-    return Tissue(sp.vstack([p.X[:, columns(p)] for p in parts]), genes, names, np.concatenate([p.xy for p in parts]), np.concatenate(label),
-                  parts[0].unit if len({p.unit for p in parts}) == 1 else "unknown", {k: np.concatenate([p.obs[k] for p in parts]) for k in sorted(both)}, ", ".join(p.source for p in parts))
+    return Tissue(sp.vstack([p.X[:, columns(p)] for p in parts]), genes, names, np.concatenate([p.xy for p in parts]),
+                  np.concatenate(label), parts[0].unit if len({p.unit for p in parts}) == 1 else "unknown",
+                  {k: np.concatenate([p.obs[k] for p in parts]) for k in sorted(both)},
+                  ", ".join(p.source for p in parts))
 
 # %% ../../nbs/21_data.anndata.ipynb #aff2f5c0
 def log1p_total(
@@ -278,18 +323,24 @@ class Encoder:
         self.target = float(np.median(total[total > 0])) if self.counts else None
         Y = self._values(t)
         var = np.asarray(Y.multiply(Y).mean(0) - np.square(Y.mean(0))).ravel()
-        if not (var > 1e-12).any(): raise LabError(f"{t.source or 'tissue'}: expression", "no gene that varies", "expression that differs between spots")
+        if not (var > 1e-12).any():
+            raise LabError(f"{t.source or 'tissue'}: expression", "no gene that varies",
+                           "expression that differs between spots")
         self.index = np.sort(np.argsort(-var)[:min(genes, int((var > 1e-12).sum()))])
         A = Y[:, self.index].toarray()
         self.mean, self.scale = A.mean(0), A.std(0)
         U, S, Vt = np.linalg.svd((A - self.mean) / self.scale, full_matrices=False)
         k = min(k, int((S > 1e-8 * S[0]).sum()))
         std = S[:k] / len(A)**.5
-        self.components, self.share = Vt[:k] * np.sign(Vt[:k].sum(1))[:, None] / (std**whiten * std.mean()**(1 - whiten))[:, None], (S[:k]**2 / (S**2).sum())
+        self.components, self.share = (Vt[:k] * np.sign(Vt[:k].sum(1))[:, None]
+                                       / (std**whiten * std.mean()**(1 - whiten))[:, None], (S[:k]**2 / (S**2).sum()))
     def _values(self, t): return log1p_total(t.X, self.target) if self.counts else sp.csr_matrix(t.X, dtype=float)
     def __call__(self, t: Tissue) -> np.ndarray: # features `n k`, float32
-        if list(t.genes) != list(self.source): raise LabError(f"{t.source or 'tissue'}: genes", f"{len(t.genes)} genes, not those of training", f"the {len(self.source)} genes of training, in their order")
-        return (((self._values(t)[:, self.index].toarray() - self.mean) / self.scale) @ self.components.T).astype(np.float32)
+        if list(t.genes) != list(self.source):
+            raise LabError(f"{t.source or 'tissue'}: genes", f"{len(t.genes)} genes, not those of training",
+                           f"the {len(self.source)} genes of training, in their order")
+        return (((self._values(t)[:, self.index].toarray() - self.mean)
+                 / self.scale) @ self.components.T).astype(np.float32)
 
 # %% ../../nbs/21_data.anndata.ipynb #2b906183
 def _permutation(

@@ -36,14 +36,18 @@ class Volume:
     affine: Float[np.ndarray, "4 4"] # voxel indices -> mm
     def __post_init__(self):
         if self.image.ndim != 3: raise LabError(f"volume {self.subject}", f"{self.image.ndim} axes", "three: x y z")
-        if self.mask is not None and self.mask.shape != self.image.shape: raise LabError(f"volume {self.subject}: mask", f"shape {self.mask.shape}", f"that of the image, {self.image.shape}")
+        if self.mask is not None and self.mask.shape != self.image.shape:
+            raise LabError(f"volume {self.subject}: mask", f"shape {self.mask.shape}",
+                           f"that of the image, {self.image.shape}")
     @property
     def background(self) -> float: return float(self.image[0, 0, 0])
     @property
     def brain(self) -> Bool[np.ndarray, "x y z"]: return self.image != self.image[0, 0, 0]
     @property
     def z(self) -> Float[np.ndarray, " z"]: # height of each slice, mm
-        return self.affine[2, 2] * np.arange(self.image.shape[2]) + self.affine[2, :2] @ (np.array(self.image.shape[:2]) - 1) / 2 + self.affine[2, 3]
+        return self.affine[2, 2] * np.arange(self.image.shape[2]) + self.affine[2,
+                                                                                :2] @ (np.array(self.image.shape[:2])
+                                                                                       - 1) / 2 + self.affine[2, 3]
 
 # %% ../../nbs/22_data.nifti.ipynb #7cd17f6a
 def _nib():
@@ -61,8 +65,11 @@ def _load(path):
         a = np.asarray(im.dataobj, np.float32)
     except Exception as e: raise LabError(f"{path}", f"{type(e).__name__}: {e}", "a whole NIfTI file") from None
     if a.ndim == 4 and a.shape[3] == 1: a = a[..., 0]
-    if a.ndim != 3: raise LabError(f"{path}", f"{a.ndim} axes, {' x '.join(map(str, a.shape))}", "three: one volume, not a series")
-    if not np.isfinite(a).all(): raise LabError(f"{path}", f"{int((~np.isfinite(a)).sum())} values that are not finite", "numbers; the background 0")
+    if a.ndim != 3:
+        raise LabError(f"{path}", f"{a.ndim} axes, {' x '.join(map(str, a.shape))}", "three: one volume, not a series")
+    if not np.isfinite(a).all():
+        raise LabError(f"{path}", f"{int((~np.isfinite(a)).sum())} values that are not finite",
+                       "numbers; the background 0")
     return a, im.affine
 
 # %% ../../nbs/22_data.nifti.ipynb #9542243f
@@ -77,13 +84,20 @@ def read_volume(
     mask = None
     if mask_path is not None:
         m, other = _load(mask_path)
-        if m.shape != image.shape: raise LabError(f"{mask_path}", f"shape {m.shape}", f"that of the image, {image.shape}")
-        if not np.allclose(other, affine, atol=1e-3): raise LabError(f"{mask_path}", f"another affine: places differ by up to {_apart(other, affine, m.shape):.3g} mm", "the frame of the image")
-        if not set(values := np.unique(m)) <= {0., 1.}: raise LabError(f"{mask_path}", f"{len(values)} values from {values[0]:g} to {values[-1]:g}", "a binary mask: 0 and 1")
+        if m.shape != image.shape:
+            raise LabError(f"{mask_path}", f"shape {m.shape}", f"that of the image, {image.shape}")
+        if not np.allclose(other, affine, atol=1e-3):
+            raise LabError(f"{mask_path}", f"another affine: places differ by up to "
+                           f"{_apart(other, affine, m.shape):.3g} mm", "the frame of the image")
+        if not set(values := np.unique(m)) <= {0., 1.}:
+            raise LabError(f"{mask_path}", f"{len(values)} values from {values[0]:g} to {values[-1]:g}",
+                           "a binary mask: 0 and 1")
         mask = m > 0
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if not (spacing > 0).all(): raise LabError(f"{image_path}", f"voxels of {spacing} mm", "an affine that can be inverted")
-    return Volume(image, mask, tuple(float(s) for s in spacing), subject or re.split(r"[._]", Path(image_path).name)[0], affine)
+    if not (spacing > 0).all():
+        raise LabError(f"{image_path}", f"voxels of {spacing} mm", "an affine that can be inverted")
+    return Volume(image, mask, tuple(float(s) for s in spacing),
+                  subject or re.split(r"[._]", Path(image_path).name)[0], affine)
 
 # %% ../../nbs/22_data.nifti.ipynb #0be0af05
 def _apart(A, B, shape):
@@ -98,9 +112,11 @@ def write_nifti(
     affine: Float[np.ndarray, "4 4"], # voxel indices -> mm
 ) -> Path: # the path written
     "Write a volume; the same array gives the same bytes, and the old file stays until the new one is whole."
-    if not (name := Path(path).name).endswith((".nii", ".nii.gz")): raise LabError(f"{path}", "another ending", ".nii or .nii.gz")
+    if not (name := Path(path).name).endswith((".nii", ".nii.gz")):
+        raise LabError(f"{path}", "another ending", ".nii or .nii.gz")
     a = np.asarray(array)
-    a = a.astype(np.uint8 if a.dtype == bool else np.int32 if a.dtype.kind in "iu" and a.dtype != np.uint8 else a.dtype if a.dtype == np.uint8 else np.float32)
+    a = a.astype(np.uint8 if a.dtype == bool else np.int32 if a.dtype.kind in "iu" and a.dtype != np.uint8
+                 else a.dtype if a.dtype == np.uint8 else np.float32)
     im = _nib().Nifti1Image(a, affine)
     im.header.set_xyzt_units("mm")
     return write_whole(path, gzip.compress(im.to_bytes(), 6, mtime=0) if name.endswith(".gz") else im.to_bytes())
@@ -113,8 +129,10 @@ def _parts(path, folder):
     "What a scan's name says: key without modality and mask words, is it a mask, is it FLAIR."
     words = re.sub(r"\.nii(\.gz)?$", "", path.name).split("_")
     low = [w.lower() for w in words]
-    kept = [w for w, k in zip(words, low) if k not in _MASK | _IMAGE and not k.startswith(("label-", "desc-", "space-", "acq-", "run-"))]
-    return (str(path.parent.relative_to(folder)) if not kept else "", "_".join(kept)), bool(set(low) & _MASK), "flair" in low
+    kept = [w for w, k in zip(words, low) if k not in _MASK | _IMAGE
+            and not k.startswith(("label-", "desc-", "space-", "acq-", "run-"))]
+    return ((str(path.parent.relative_to(folder)) if not kept else "", "_".join(kept)), bool(set(low) & _MASK),
+            "flair" in low)
 
 # %% ../../nbs/22_data.nifti.ipynb #bf569427
 def find_volumes(
@@ -126,12 +144,17 @@ def find_volumes(
     told = {p: _parts(p, folder) for p in files}
     flair = any(f and not m for _, m, f in told.values())
     images = {p: k for p, (k, m, f) in told.items() if not m and f == flair}
-    if not images: raise LabError(f"{folder}", f"{len(files)} NIfTI files and no scan among them", "scans such as a_FLAIR.nii.gz, with a_lesion.nii.gz beside")
+    if not images:
+        raise LabError(f"{folder}", f"{len(files)} NIfTI files and no scan among them",
+                       "scans such as a_FLAIR.nii.gz, with a_lesion.nii.gz beside")
     twice = next((k for k, n in Counter(images.values()).items() if n > 1), None)
     masks = {k: [p for p, (o, m, _) in told.items() if m and o == k] for k in images.values()}
     many = next((k for k in masks if len(masks[k]) > 1), None)
-    if twice or many: raise LabError(f"{folder}: {(twice or many)[1]}", "several " + ("scans" if twice else "masks"), "one scan and one mask a subject")
-    return [read_volume(p, next(iter(masks[k]), None), k[1] or p.parent.name) for p, k in sorted(images.items(), key=lambda v: v[1])]
+    if twice or many:
+        raise LabError(f"{folder}: {(twice or many)[1]}", "several " + ("scans" if twice else "masks"),
+                       "one scan and one mask a subject")
+    return [read_volume(p, next(iter(masks[k]), None), k[1] or p.parent.name)
+            for p, k in sorted(images.items(), key=lambda v: v[1])]
 
 # %% ../../nbs/22_data.nifti.ipynb #8e54e420
 def _largest(share, k):
@@ -148,9 +171,12 @@ def resampled(
     r = np.broadcast_to(np.asarray(spacing, float), 3) / v.spacing
     if not (r > 0).all(): raise LabError("spacing", spacing, "millimetres, above 0")
     shape = tuple(int(n) for n in np.maximum(np.round(np.array(v.image.shape) / r), 1))
-    def take(a): return affine_transform(gaussian_filter(a.astype(np.float32), np.maximum(r - 1, 0) / 2), r, r / 2 - .5, shape, order=1)
+    def take(a):
+        return affine_transform(gaussian_filter(a.astype(np.float32), np.maximum(r - 1, 0) / 2), r, r / 2 - .5, shape,
+                                order=1)
     share = take(v.brain)
-    image = np.where(share > .5, take(np.where(v.brain, v.image, 0)) / np.maximum(share, .1), v.background).astype(np.float32)
+    image = np.where(share > .5, take(np.where(v.brain, v.image, 0)) / np.maximum(share, .1),
+                     v.background).astype(np.float32)
     step = np.eye(4)
     step[:3, :3], step[:3, 3] = np.diag(r), r / 2 - .5
     mask = None if v.mask is None else _largest(take(v.mask), round(v.mask.sum() / r.prod()))
@@ -165,9 +191,11 @@ def scaled(
     "Percentiles of the brain, and of nothing else, to [-1, 1]. Brain stays just above -1, so that it can be told from background."
     inside = v.brain
     if v.background != 0 or (~inside).mean() < .05:
-        raise LabError(f"volume {v.subject}", f"{(~inside).mean():.1%} of voxels at the corner's value {v.background:g}", "a skull-stripped scan: background exactly 0")
+        raise LabError(f"volume {v.subject}", f"{(~inside).mean():.1%} of voxels at the corner's value "
+                       f"{v.background:g}", "a skull-stripped scan: background exactly 0")
     a, b = np.percentile(v.image[inside], (low, high))
-    if not b > a: raise LabError(f"volume {v.subject}", f"percentiles {low} and {high} both at {a:g}", "a scan with contrast")
+    if not b > a:
+        raise LabError(f"volume {v.subject}", f"percentiles {low} and {high} both at {a:g}", "a scan with contrast")
     brain = np.clip((v.image - a) / (b - a) * 2 - 1, -1 + 2**-10, 1)
     return replace(v, image=np.where(inside, brain, -1).astype(np.float32))
 
@@ -180,7 +208,8 @@ def z_bin_of(
     "floor((z - low) / (high - low) * bins)."
     low, high = z_range
     if not high > low: raise LabError("z_range", z_range, "a lower and a higher edge")
-    return ((torch.as_tensor(z, dtype=torch.float64) - low) / (high - low) * bins + 1e-6).floor().clamp(0, bins - 1).long()
+    return ((torch.as_tensor(z, dtype=torch.float64) - low) / (high - low) * bins
+            + 1e-6).floor().clamp(0, bins - 1).long()
 
 # %% ../../nbs/22_data.nifti.ipynb #fdd5f5ce
 def z_of_bin(
@@ -204,9 +233,11 @@ class Slices:
     z_range: tuple[float, float] | None = None # edges of the bins, unit of z
     def __post_init__(self):
         n = len(self.x)
-        if self.x.ndim != 4 or self.x.shape[1] != 2: raise LabError("slices", f"shape {tuple(self.x.shape)}", "n 2 h w: image and mask")
+        if self.x.ndim != 4 or self.x.shape[1] != 2:
+            raise LabError("slices", f"shape {tuple(self.x.shape)}", "n 2 h w: image and mask")
         for k in ("subject", "z", "z_bin", "lesion"):
-            if len(getattr(self, k)) != n: raise LabError(f"slices: {k}", f"{len(getattr(self, k))} rows", f"{n}, a row a slice")
+            if len(getattr(self, k)) != n:
+                raise LabError(f"slices: {k}", f"{len(getattr(self, k))} rows", f"{n}, a row a slice")
     def __len__(self): return len(self.x)
     @property
     def null(self) -> int: return 2 * self.bins # the token that tells nothing
@@ -214,15 +245,19 @@ class Slices:
     def token(self) -> Int[Tensor, " n"]: return self.z_bin + self.bins * self.lesion.long()
     def __getitem__(self, index) -> "Slices": # a number, a slice, a mask or indices
         i = torch.arange(len(self))[[index] if isinstance(index, int) else index]
-        return replace(self, subject=[self.subject[k] for k in i.tolist()], **{k: getattr(self, k)[i] for k in ("x", "z", "z_bin", "lesion")})
-    def rows(self, prior: Float[Tensor, "bins 1 h w"] | None = None, tokens: bool = True) -> Rows: # prior: of each z-bin
+        return replace(self, subject=[self.subject[k] for k in i.tolist()],
+                       **{k: getattr(self, k)[i] for k in ("x", "z", "z_bin", "lesion")})
+    # prior: of each z-bin
+    def rows(self, prior: Float[Tensor, "bins 1 h w"] | None = None, tokens: bool = True) -> Rows:
         "As training sees them: x0, with `label` the token and `image` the prior of the slice's own bin."
         cond = ({"label": self.token} if tokens else {}) | ({} if prior is None else {"image": prior[self.z_bin]})
         return Rows(self.x, cond or None)
-    def split(self, share: float, seed: int = 0) -> tuple["Slices", "Slices"]: # share of subjects that train; train, held out
+    # share of subjects that train; train, held out
+    def split(self, share: float, seed: int = 0) -> tuple["Slices", "Slices"]:
         "Cut by subject: no head is on both sides."
         names = sorted(set(self.subject))
-        return tuple(self[[k for k, s in enumerate(self.subject) if s in {names[j] for j in part.tolist()}]] for part in split_index(len(names), share, seed))
+        return tuple(self[[k for k, s in enumerate(self.subject) if s in {names[j] for j in part.tolist()}]]
+                     for part in split_index(len(names), share, seed))
     def balanced(self, times: int = 3) -> "Slices": # how often a slice with a lesion occurs
         "Lesion slices repeated."
         return self[torch.cat([torch.arange(len(self))] + [self.lesion.nonzero()[:, 0]] * (times - 1))]
@@ -233,13 +268,17 @@ class Slices:
 # %% ../../nbs/22_data.nifti.ipynb #ba3c6676
 def _table(s):
     "A row a slice: what the csv file holds."
-    return [["subject", "z", "z_bin", "has_lesion", "token"]] + [[a, repr(float(z)), str(int(b)), str(int(h)), str(int(t))] for a, z, b, h, t in zip(s.subject, s.z, s.z_bin, s.lesion, s.token)]
+    return [["subject", "z", "z_bin", "has_lesion", "token"]] + [[a, repr(float(z)), str(int(b)), str(int(h)),
+                                                                  str(int(t))]
+                                                                 for a, z, b, h, t in zip(s.subject, s.z, s.z_bin,
+                                                                                          s.lesion, s.token)]
 
 # %% ../../nbs/22_data.nifti.ipynb #88a92b20
 def _save(s, folder):
     text, data = io.StringIO(), io.BytesIO()
     csv.writer(text, lineterminator="\n").writerows(_table(s))
-    np.savez_compressed(data, x=s.x.numpy(), subject=np.array(s.subject, str), z=s.z.numpy(), z_bin=s.z_bin.numpy(), lesion=s.lesion.numpy(), bins=s.bins, z_range=np.array(s.z_range or (), float))
+    np.savez_compressed(data, x=s.x.numpy(), subject=np.array(s.subject, str), z=s.z.numpy(), z_bin=s.z_bin.numpy(),
+                        lesion=s.lesion.numpy(), bins=s.bins, z_range=np.array(s.z_range or (), float))
     write_whole(folder / "slices.csv", text.getvalue())
     write_whole(folder / "slices.npz", data.getvalue())
     return folder
@@ -248,8 +287,11 @@ def _save(s, folder):
 def _sound(s, where):
     "Complain about the first slice that cannot be one: values, mask, lesion, bin."
     image, mask = s.x[:, 0].flatten(1), s.x[:, 1].flatten(1)
-    wrong = {"a value that is not finite": ~s.x.isfinite().flatten(1).all(1), "an intensity outside [-1, 1]": (image.abs() > 1).any(1), "a mask that is not -1 / +1": (mask.abs() != 1).any(1),
-             "a lesion flag that is not the mask's": (mask > 0).any(1) != s.lesion, f"a z-bin outside 0 to {s.bins - 1}": (s.z_bin < 0) | (s.z_bin >= s.bins)}
+    wrong = {"a value that is not finite": ~s.x.isfinite().flatten(1).all(1),
+             "an intensity outside [-1, 1]": (image.abs() > 1).any(1),
+             "a mask that is not -1 / +1": (mask.abs() != 1).any(1),
+             "a lesion flag that is not the mask's": (mask > 0).any(1) != s.lesion,
+             f"a z-bin outside 0 to {s.bins - 1}": (s.z_bin < 0) | (s.z_bin >= s.bins)}
     if s.z_range: wrong["a z-bin that is not its height's"] = z_bin_of(s.z, s.z_range, s.bins) != s.z_bin
     for what, bad in wrong.items():
         if bad.any(): raise LabError(f"{where}: slice {int(bad.nonzero()[0])}", what, "slices as `save` writes them")
@@ -265,12 +307,18 @@ def load_slices(
         if not (folder / f).is_file(): raise LabError(f"{folder}", f"no {f}", "a cache of slices")
     try:
         with np.load(folder / "slices.npz", allow_pickle=False) as f: a = {k: f[k] for k in f.files}
-    except Exception as e: raise LabError(f"{folder / 'slices.npz'}", f"a torn file ({type(e).__name__})", "a whole one: make the cache again") from None
+    except Exception as e:
+        raise LabError(f"{folder / 'slices.npz'}", f"a torn file ({type(e).__name__})",
+                       "a whole one: make the cache again") from None
     if set(a) != set(keys): raise LabError(f"{folder / 'slices.npz'}", f"keys {', '.join(a)}", ", ".join(keys))
-    s = Slices(*(torch.from_numpy(a[k]) if k != "subject" else a[k].tolist() for k in keys[:5]), bins=int(a["bins"]), z_range=tuple(a["z_range"].tolist()) or None)
+    s = Slices(*(torch.from_numpy(a[k]) if k != "subject" else a[k].tolist() for k in keys[:5]), bins=int(a["bins"]),
+               z_range=tuple(a["z_range"].tolist()) or None)
     with open(folder / "slices.csv", encoding="utf-8", newline="") as f: told = list(csv.reader(f))
-    odd = next((i for i, (p, q) in enumerate(zip(told, _table(s))) if p != q), None if len(told) == len(s) + 1 else min(len(told), len(s) + 1))
-    if odd is not None: raise LabError(f"{folder / 'slices.csv'}: line {odd + 1}", ",".join(told[odd]) if odd < len(told) else "the end", f"the slices of slices.npz, {len(s)} of them: two caches are mixed")
+    odd = next((i for i, (p, q) in enumerate(zip(told, _table(s))) if p != q), None if len(told) == len(s) + 1
+               else min(len(told), len(s) + 1))
+    if odd is not None:
+        raise LabError(f"{folder / 'slices.csv'}: line {odd + 1}", ",".join(told[odd]) if odd < len(told)
+                       else "the end", f"the slices of slices.npz, {len(s)} of them: two caches are mixed")
     return _sound(s, folder / "slices.npz")
 
 # %% ../../nbs/22_data.nifti.ipynb #6e3d8240
@@ -278,12 +326,18 @@ def _square(v, size):
     "Brain, image and mask of a volume as `z h w`, in a square around the middle of the brain."
     inside = v.brain
     ends = [np.flatnonzero(inside.any(tuple({0, 1, 2} - {k})))[[0, -1]] for k in (0, 1)]
-    if abs(v.spacing[0] / v.spacing[1] - 1) > .01: raise LabError(f"volume {v.subject}", f"voxels of {v.spacing[0]:g} x {v.spacing[1]:g} mm", "squares: `resampled` first")
+    if abs(v.spacing[0] / v.spacing[1] - 1) > .01:
+        raise LabError(f"volume {v.subject}", f"voxels of {v.spacing[0]:g} x {v.spacing[1]:g} mm",
+                       "squares: `resampled` first")
     long = max(e[1] - e[0] + 1 for e in ends)
-    if long > size: raise LabError(f"size {size}", f"a brain of {long} voxels of {v.spacing[0]:g} mm", f"a size of at least {long}, or `resampled` to {np.ceil(long * v.spacing[0] / size * 10) / 10:g} mm")
+    if long > size:
+        raise LabError(f"size {size}", f"a brain of {long} voxels of {v.spacing[0]:g} mm",
+                        f"a size of at least {long}, or `resampled` to "
+                       f"{np.ceil(long * v.spacing[0] / size * 10) / 10:g} mm")
     first = [int(round((e[0] + e[1] + 1) / 2 - size / 2)) for e in ends]
     def cut(a, fill):
-        a = np.pad(a, [(size, size)] * 2 + [(0, 0)], constant_values=fill)[first[0] + size:first[0] + 2 * size, first[1] + size:first[1] + 2 * size]
+        a = np.pad(a, [(size, size)] * 2 + [(0, 0)], constant_values=fill)[first[0] + size:first[0] + 2 * size,
+                                                                           first[1] + size:first[1] + 2 * size]
         return a[:, ::-1].transpose(2, 1, 0)
     mask = np.zeros_like(inside) if v.mask is None else v.mask
     return cut(inside, False), cut(v.image, -1), cut(mask, False)
@@ -300,7 +354,8 @@ def cut_slices(
     if not volumes: raise LabError("volumes", "none", "at least one")
     xs, zs, names = [], [], []
     for v in volumes:
-        if v.background != -1: raise LabError(f"volume {v.subject}", f"background {v.background:g}", "-1: `scaled` first")
+        if v.background != -1:
+            raise LabError(f"volume {v.subject}", f"background {v.background:g}", "-1: `scaled` first")
         inside, image, mask = _square(v, size)
         keep = inside.mean((1, 2)) >= least_brain
         keep &= True if z_range is None else (v.z >= z_range[0]) & (v.z <= z_range[1])
@@ -347,4 +402,5 @@ def brain_atlas(
     v = torch.cat([v, v.flip(-1)])
     inside, mean, square = by_height(v[:, :3], *at, width).unbind(1)
     sick = by_height(v[:, 3:], *at, 3 * width)[:, 0]
-    return torch.stack([inside.clamp(0, 1), mean, (square - mean**2).clamp_min(0).sqrt(), sick / sick.max().clamp_min(1e-12)], 1).float()
+    return torch.stack([inside.clamp(0, 1), mean, (square - mean**2).clamp_min(0).sqrt(),
+                        sick / sick.max().clamp_min(1e-12)], 1).float()

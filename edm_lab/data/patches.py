@@ -59,16 +59,19 @@ class Minisets:
     tau: float = 1. # how fast the choice falls with distance, units of the radius
     frame: str = "slide" # "slide": as it lies; "gram": a Gram factor, signs as they come; "signs": signs fixed
     dim: int = 2 # columns of the target; more than 2 are empty ("gram" and "signs" only)
-    extras: tuple[int, int] = (0, 0) # cells added beyond the patch: anywhere at random, and nearest in features; not in `core`
+    # cells added beyond the patch: anywhere at random, and nearest in features; not in `core`
+    extras: tuple[int, int] = (0, 0)
     items: int = 1_000_000 # how many there are
     seed: int = 0 # of all draws
     def __post_init__(self):
-        if self.frame not in ("slide", "gram", "signs"): raise LabError("frame", repr(self.frame), "slide, gram or signs")
+        if self.frame not in ("slide", "gram", "signs"):
+            raise LabError("frame", repr(self.frame), "slide, gram or signs")
         if self.frame == "slide" and self.dim != 2: raise LabError("dim", self.dim, "2 in the slide's frame")
         keep = np.flatnonzero(np.isfinite(self.xy).all(1))
         self.cells = {s: keep[self.section[keep] == s] for s in dict.fromkeys(self.section[keep])}
         least = min(map(len, self.cells.values()), default=0)
-        if not 3 <= self.size[0] <= self.size[1] or self.size[1] > least: raise LabError("size", self.size, f"from 3 to {least}, the placed cells of the smallest section")
+        if not 3 <= self.size[0] <= self.size[1] or self.size[1] > least:
+            raise LabError("size", self.size, f"from 3 to {least}, the placed cells of the smallest section")
         self.trees = {s: cKDTree(self.xy[i]) for s, i in self.cells.items()}
     def __len__(self): return self.items
     def __getitem__(self, i: int) -> dict: # x0, context, cell, core
@@ -77,12 +80,14 @@ class Minisets:
         index, core = _choose(self, g)
         y = torch.as_tensor(self.xy[index] - self.xy[index].mean(0))
         x0 = y if self.frame == "slide" else gram_factor(y @ y.mT, self.dim, self.frame == "signs")
-        return dict(x0=x0.float(), context=torch.as_tensor(self.Z[index]).float(), cell=torch.as_tensor(index), core=torch.as_tensor(core))
+        return dict(x0=x0.float(), context=torch.as_tensor(self.Z[index]).float(), cell=torch.as_tensor(index),
+                    core=torch.as_tensor(core))
     def rows(self) -> MapRows: # sets padded to the largest of a batch, with a mask
         return MapRows(self, _gather)
 
 # %% ../../nbs/21b_data.patches.ipynb #90840beb
-def _gather(items): return collate(items, per_point=("context", "cell", "core"), points=max(len(v["x0"]) for v in items))
+def _gather(items):
+    return collate(items, per_point=("context", "cell", "core"), points=max(len(v["x0"]) for v in items))
 
 # %% ../../nbs/21b_data.patches.ipynb #14a78073
 def _choose(m: Minisets, g: torch.Generator): # indices of the cells, which of them are the core
@@ -108,7 +113,8 @@ def _extras(m, cells, core, centre, g):
     rest = np.setdiff1d(np.arange(len(cells)), core)
     anywhere = rest[torch.randperm(len(rest), generator=g).numpy()[:m.extras[0]]]
     rest = np.setdiff1d(rest, anywhere)
-    like = rest[np.argsort(((m.Z[cells[rest]] - m.Z[cells[centre]])**2).sum(1))[:m.extras[1]]] if m.extras[1] else rest[:0]
+    like = rest[np.argsort(((m.Z[cells[rest]]
+                             - m.Z[cells[centre]])**2).sum(1))[:m.extras[1]]] if m.extras[1] else rest[:0]
     return np.concatenate([anywhere, like]).astype(int)
 
 # %% ../../nbs/21b_data.patches.ipynb #a6397150

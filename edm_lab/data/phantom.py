@@ -37,13 +37,17 @@ def _ground(step=2):
     "Grey, white, csf and distance from the ventricles in mm, each `x y z` with voxels of `step` mm, and the first voxel's place; from nilearn's package."
     try: from nilearn import datasets
     except ImportError: raise LabError("nilearn", "not installed", "pip install 'edm_lab[brain]'") from None
-    images = [load(resolution=step) for load in (datasets.load_mni152_gm_template, datasets.load_mni152_wm_template, datasets.load_mni152_brain_mask)]
+    images = [load(resolution=step) for load in (datasets.load_mni152_gm_template, datasets.load_mni152_wm_template,
+                                                 datasets.load_mni152_brain_mask)]
     grey, white, brain = (np.asarray(i.dataobj, np.float32) for i in images)
     csf = np.clip(brain - grey - white, 0, 1)
     parts, n = label((csf > .5) & (distance_transform_edt(brain > 0) * step > 20))
-    height = (center_of_mass(parts > 0, parts, range(1, n + 1)) @ images[0].affine[:3, :3].T + images[0].affine[:3, 3])[:, 2]
-    ventricles = parts == 1 + np.where(height > 10, np.bincount(parts.ravel())[1:], 0).argmax() # the lateral ones: the cisterns below are as large
-    return np.stack([grey, white, csf]), (distance_transform_edt(~ventricles) * step).astype(np.float32), images[0].affine[:3, 3]
+    height = (center_of_mass(parts > 0, parts, range(1, n + 1)) @ images[0].affine[:3, :3].T
+              + images[0].affine[:3, 3])[:, 2]
+    # the lateral ones: the cisterns below are as large
+    ventricles = parts == 1 + np.where(height > 10, np.bincount(parts.ravel())[1:], 0).argmax()
+    return np.stack([grey, white, csf]), (distance_transform_edt(~ventricles)
+                                          * step).astype(np.float32), images[0].affine[:3, 3]
 
 # %% ../../nbs/22a_data.phantom.ipynb #9d32a47e
 def _draw(gen, *shape): return torch.randn(shape, generator=gen, dtype=torch.float64).numpy()
@@ -62,7 +66,8 @@ def _lesions(white, far, at, axes, gen):
     "The voxels that score highest: white matter, near the ventricles, in clumps; as many as the drawn volume asks for."
     voxel = np.prod([a[1] - a[0] for a in axes])
     volume = float(np.exp(9.35 + 1.3 * np.clip(_draw(gen, 1)[0], -1.8, 1.2)))
-    score = 1. * smooth_field(axes, 7, gen) + .8 * smooth_field(axes, 3, gen) - far / 15 - 1.5 * np.exp(-(at[0] / 8)**2) - .15 * ((at[2] - 10) / 25)**2
+    score = (1. * smooth_field(axes, 7, gen) + .8 * smooth_field(axes, 3, gen) - far / 15 - 1.5
+             * np.exp(-(at[0] / 8)**2) - .15 * ((at[2] - 10) / 25)**2)
     score = np.where(white > .5, score, -np.inf).ravel()
     k = min(max(round(volume / voxel), 1), int((white > .5).sum()))
     out = np.zeros(white.size, bool)
@@ -78,7 +83,8 @@ def _subject(i, seed, spacing):
     mm = _coordinates(axes, gens["shape"])
     at = (mm - first[:, None, None, None]) / 2
     p = np.stack([map_coordinates(m, at, order=1) for m in tissue])
-    inside = binary_fill_holes(gaussian_filter(p[0] + p[1] + .3 * p[2], 1.5 / spacing) > .6, np.ones((3, 3, 1))) # ventricles are brain
+    # ventricles are brain
+    inside = binary_fill_holes(gaussian_filter(p[0] + p[1] + .3 * p[2], 1.5 / spacing) > .6, np.ones((3, 3, 1)))
     folds = np.stack([.6 * smooth_field(axes, 5, gens["folds"]) for _ in range(3)])
     q = ((p + .02) * np.exp(folds))**2
     q /= q.sum(0)
@@ -89,7 +95,8 @@ def _subject(i, seed, spacing):
     image = image * np.exp(.06 * smooth_field(axes, 45, gens["bias"])) + 1.5 * _draw(gens["noise"], *mask.shape)
     affine = np.diag([spacing, spacing, spacing, 1.])
     affine[:3, 3] = first
-    return Volume(np.where(inside, np.maximum(image, .1), 0).astype(np.float32), mask & inside, (float(spacing),) * 3, f"phantom{i:03}", affine)
+    return Volume(np.where(inside, np.maximum(image, .1), 0).astype(np.float32), mask & inside, (float(spacing),) * 3,
+                  f"phantom{i:03}", affine)
 
 # %% ../../nbs/22a_data.phantom.ipynb #052b020f
 def phantom_volumes(

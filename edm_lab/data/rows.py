@@ -27,9 +27,12 @@ def _check_rows(r):
     if r.x0.ndim < 1: raise LabError("rows", "x0 without a first axis", "one row a sample: n *d")
     for k, v in {**(r.cond or {}), **({} if r.mask is None else {"mask": r.mask})}.items():
         if not isinstance(v, Tensor): raise LabError(f"rows: {k}", type(v).__name__, "a tensor with one row a sample")
-        if v.ndim < 1 or len(v) != len(r.x0): raise LabError(f"rows: {k}", f"shape {tuple(v.shape)} for {len(r.x0)} rows", f"a first axis of {len(r.x0)}")
+        if v.ndim < 1 or len(v) != len(r.x0):
+            raise LabError(f"rows: {k}", f"shape {tuple(v.shape)} for {len(r.x0)} rows",
+                           f"a first axis of {len(r.x0)}")
     if r.mask is not None and (r.mask.dtype != torch.bool or r.mask.shape != r.x0.shape[:2]):
-        raise LabError("rows: mask", f"{r.mask.dtype} of shape {tuple(r.mask.shape)}", f"bool of shape {tuple(r.x0.shape[:2])}: true where a point is real")
+        raise LabError("rows: mask", f"{r.mask.dtype} of shape {tuple(r.mask.shape)}",
+                       f"bool of shape {tuple(r.x0.shape[:2])}: true where a point is real")
 
 # %% ../../nbs/20_data.rows.ipynb #a2962266
 @dataclass(eq=False)
@@ -42,17 +45,22 @@ class Rows:
     def __len__(self): return len(self.x0)
     def map(self, f: Callable) -> "Rows": # f is applied to each tensor
         "The same rows with `f` applied to every tensor."
-        return Rows(f(self.x0), self.cond and {k: f(v) for k, v in self.cond.items()}, None if self.mask is None else f(self.mask))
+        return Rows(f(self.x0), self.cond and {k: f(v) for k, v in self.cond.items()}, None if self.mask is None
+                    else f(self.mask))
     def __getitem__(self, index: int | slice | Tensor) -> "Rows": # one number: one row, still with its axis
         if isinstance(index, int):
             if not -len(self) <= index < len(self): raise IndexError(index)
             index = slice(index, index + 1 or None)
         return self.map(lambda v: v[index if isinstance(index, slice) else torch.as_tensor(index).to(v.device)])
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None, non_blocking: bool = False) -> "Rows": # dtype: of the floats alone
+    # dtype: of the floats alone
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None,
+           non_blocking: bool = False) -> "Rows":
         "The same rows elsewhere, or in another precision."
-        return self.map(lambda v: v.to(device=device, dtype=dtype if v.is_floating_point() else None, non_blocking=non_blocking))
+        return self.map(lambda v: v.to(device=device, dtype=dtype if v.is_floating_point() else None,
+                                       non_blocking=non_blocking))
     def pin_memory(self) -> "Rows": return self.map(lambda v: v.pin_memory()) # asked for by `DataLoader(pin_memory=True)`
-    def split(self, share: float, seed: int = 0) -> tuple["Rows", "Rows"]: # share of the rows that train; train, held out
+    # share of the rows that train; train, held out
+    def split(self, share: float, seed: int = 0) -> tuple["Rows", "Rows"]:
         "Cut at random into train and held-out rows."
         return tuple(self[i] for i in split_index(len(self), share, seed))
 
@@ -63,7 +71,8 @@ def split_index(
     seed: int = 0, # of the cut
 ) -> tuple[Int[Tensor, " a"], Int[Tensor, " b"]]: # rising indices: train, held out
     "A random cut of `n` rows into two parts, none of them empty."
-    if n < 2 or not 0 < share < 1: raise LabError("split", f"share {share} of {n} rows", "a share between 0 and 1, of at least two rows")
+    if n < 2 or not 0 < share < 1:
+        raise LabError("split", f"share {share} of {n} rows", "a share between 0 and 1, of at least two rows")
     k = min(max(round(share * n), 1), n - 1)
     order = torch.randperm(n, generator=rng(seed, "split"))
     return order[:k].sort().values, order[k:].sort().values
@@ -82,11 +91,15 @@ def batch_index(
     world: int = 1, # how many there are
 ) -> Int[Tensor, " k"]: # k = size / world indices
     "Which rows the batch of a step holds: places step * size onwards in the line of all epochs' permutations."
-    if n < 1 or size < 1 or step < 0: raise LabError("batch", f"{n} rows, size {size}, step {step}", "at least one row, size 1 and step 0")
-    if size % world or not 0 <= rank < world: raise LabError("batch", f"size {size} for process {rank} of {world}", "a size that the processes share equally")
+    if n < 1 or size < 1 or step < 0:
+        raise LabError("batch", f"{n} rows, size {size}, step {step}", "at least one row, size 1 and step 0")
+    if size % world or not 0 <= rank < world:
+        raise LabError("batch", f"size {size} for process {rank} of {world}",
+                       "a size that the processes share equally")
     share = size // world
     a = step * size + rank * share
-    parts = [_order(n, seed, e)[max(a - e * n, 0):max(a + share - e * n, 0)] for e in range(a // n, (a + share - 1) // n + 1)]
+    parts = [_order(n, seed, e)[max(a - e * n, 0):max(a + share - e * n, 0)]
+             for e in range(a // n, (a + share - 1) // n + 1)]
     return torch.cat(parts)
 
 # %% ../../nbs/20_data.rows.ipynb #274f66ac
@@ -138,13 +151,16 @@ def collate(
     "Stack items to rows; sets of unequal size are padded with zeros and get a mask."
     items = [_item(v) for v in items]
     sizes = [v["x0"].shape[0] if v["x0"].ndim else 0 for v in items]
-    if any(v.keys() != items[0].keys() for v in items): raise LabError("collate", "items with different keys", f"{', '.join(items[0])} in each")
+    if any(v.keys() != items[0].keys() for v in items):
+        raise LabError("collate", "items with different keys", f"{', '.join(items[0])} in each")
     ragged = points is not None or len(set(sizes)) > 1
     n = max(sizes) if points is None else points
     if max(sizes) > n: raise LabError("collate", f"a set of {max(sizes)} points", f"at most {n}")
     if ragged: items = [{k: _pad(t, n) if k in ("x0", *per_point) else t for k, t in v.items()} for v in items]
     odd = next((k for k in items[0] if len({v[k].shape for v in items}) > 1), None)
-    if odd: raise LabError(f"collate: {odd}", f"shapes {sorted({tuple(v[odd].shape) for v in items})}", "one shape, up to the number of points")
+    if odd:
+        raise LabError(f"collate: {odd}", f"shapes {sorted({tuple(v[odd].shape) for v in items})}",
+                       "one shape, up to the number of points")
     all_ = {k: torch.stack([v[k] for v in items]) for k in items[0]}
     mask = torch.arange(n) < torch.tensor(sizes)[:, None] if ragged else None
     return Rows(all_.pop("x0"), all_ or None, mask)
@@ -155,19 +171,24 @@ class MapRows:
     def __init__(self,
                  data, # has `__len__`, and `__getitem__` for one index
                  collate: Callable = collate): # list of items -> Rows
-        if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"): raise LabError("data set", type(data).__name__, "Rows, or a data set with a length and an item for each index; for an iterable one: `stream`")
+        if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
+            raise LabError("data set", type(data).__name__, "Rows, or a data set with a length and an item for each "
+                           "index; for an iterable one: `stream`")
         self.data, self.collate = data, collate
     def __len__(self): return len(self.data)
     def __getitem__(self, index: int | slice | Tensor) -> Rows:
-        return self.collate([self.data[i] for i in torch.arange(len(self))[[index] if isinstance(index, int) else index].tolist()])
+        return self.collate([self.data[i] for i in torch.arange(len(self))[[index] if isinstance(index, int)
+                                                                           else index].tolist()])
 
 # %% ../../nbs/20_data.rows.ipynb #c3392640
 def _open(path):
     "A .npy file as a memory-mapped array of numbers."
     try: a = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError: raise LabError(f"{path}", "no such file", "a .npy file") from None
-    except (ValueError, OSError, EOFError): raise LabError(f"{path}", "a file that cannot be mapped", "a .npy file with an array of numbers") from None
-    if not isinstance(a, np.ndarray) or a.dtype.kind not in "fiub" or not a.ndim: raise LabError(f"{path}", getattr(a, "dtype", "an archive"), "one array of numbers, one row a sample")
+    except (ValueError, OSError, EOFError):
+        raise LabError(f"{path}", "a file that cannot be mapped", "a .npy file with an array of numbers") from None
+    if not isinstance(a, np.ndarray) or a.dtype.kind not in "fiub" or not a.ndim:
+        raise LabError(f"{path}", getattr(a, "dtype", "an archive"), "one array of numbers, one row a sample")
     return a
 
 # %% ../../nbs/20_data.rows.ipynb #9ab33f6e
@@ -175,7 +196,8 @@ def _finite(what, t, rows=None):
     "Complain about the first row with a value that is not finite."
     if not t.is_floating_point() or (ok := t.isfinite().reshape(len(t), -1).all(1)).all(): return t
     first = int((~ok).nonzero()[0])
-    raise LabError(f"{what}: row {first if rows is None else int(rows[first])}", "a value that is not finite", "numbers; remove such rows, or set them and say so in the mask")
+    raise LabError(f"{what}: row {first if rows is None else int(rows[first])}", "a value that is not finite",
+                   "numbers; remove such rows, or set them and say so in the mask")
 
 # %% ../../nbs/20_data.rows.ipynb #f33a0aec
 class MemRows:
@@ -184,7 +206,8 @@ class MemRows:
                  x0: str | Path, # .npy file of the clean data, `n *d`
                  mask: str | Path | None = None, # .npy file of the mask, bool `n p`
                  **cond: str | Path): # .npy files of the conditions
-        self.paths = {"x0": Path(x0), **({} if mask is None else {"mask": Path(mask)}), **{k: Path(p) for k, p in cond.items()}}
+        self.paths = {"x0": Path(x0), **({} if mask is None else {"mask": Path(mask)}),
+                      **{k: Path(p) for k, p in cond.items()}}
         sizes = {k: len(_open(p)) for k, p in self.paths.items()}
         self.n = sizes["x0"]
         for k, m in sizes.items():
@@ -193,7 +216,8 @@ class MemRows:
     def __getitem__(self, index: int | slice | Tensor) -> Rows:
         index = torch.arange(self.n)[index] if isinstance(index, slice) else torch.as_tensor(index).reshape(-1) % self.n
         rising, back = index.unique(return_inverse=True)
-        t = {k: _finite(p, torch.from_numpy(np.array(_open(p)[rising.numpy()])), rising)[back] for k, p in self.paths.items()}
+        t = {k: _finite(p, torch.from_numpy(np.array(_open(p)[rising.numpy()])), rising)[back]
+             for k, p in self.paths.items()}
         return Rows(t.pop("x0"), mask=t.pop("mask", None), cond=t or None)
     def split(self, share: float, seed: int = 0) -> tuple[Part, Part]: # share of the rows that train
         return tuple(Part(self, i) for i in split_index(len(self), share, seed))
@@ -218,7 +242,8 @@ def stream(
     collate: Callable = collate, # list of items -> Rows
 ) -> Iterator[Rows]: # endless
     "The batches of an iterable data set from `step` on."
-    if size % world: raise LabError("stream", f"size {size} for {world} processes", "a size that the processes share equally")
+    if size % world:
+        raise LabError("stream", f"size {size} for {world} processes", "a size that the processes share equally")
     share, items = size // world, islice(_endless(make, seed), step * size, None)
     while True: yield _told(collate(list(islice(items, size))[rank * share:(rank + 1) * share]))
 
@@ -253,7 +278,8 @@ def loader(
 ) -> Iterator[Rows]:
     "The batches of steps `step` to `stop`, read ahead by worker processes: the same ones for any number of workers."
     steps = _Steps(source, size, seed, rank, world)
-    return iter(torch.utils.data.DataLoader(steps, batch_size=None, sampler=_From(step, stop), num_workers=workers, collate_fn=_as_is, generator=rng(seed, "loader"), **kwargs))
+    return iter(torch.utils.data.DataLoader(steps, batch_size=None, sampler=_From(step, stop), num_workers=workers,
+                                            collate_fn=_as_is, generator=rng(seed, "loader"), **kwargs))
 
 # %% ../../nbs/20_data.rows.ipynb #2f75bd02
 def _read(path):
@@ -262,11 +288,13 @@ def _read(path):
     if kind in (".npy", ".npz"):
         with open(path, "rb") as f:
             a = np.load(f, allow_pickle=False)
-            return {k: torch.from_numpy(np.array(v)) for k, v in ({"x0": a} if isinstance(a, np.ndarray) else a).items()}
+            return {k: torch.from_numpy(np.array(v)) for k, v in ({"x0": a} if isinstance(a, np.ndarray)
+                                                                  else a).items()}
     if kind == ".safetensors":
         from safetensors.torch import load_file
         return load_file(path)
-    if kind not in (".pt", ".pth"): raise LabError(f"{path}", f"a file ending in {kind or 'nothing'}", ".npy, .npz, .safetensors or .pt")
+    if kind not in (".pt", ".pth"):
+        raise LabError(f"{path}", f"a file ending in {kind or 'nothing'}", ".npy, .npz, .safetensors or .pt")
     a = torch.load(path, map_location="cpu", weights_only=True)
     return a if isinstance(a, dict) else {"x0": a}
 
@@ -282,11 +310,15 @@ def load_rows(
     except LabError: raise
     except FileNotFoundError: raise LabError(f"{path}", "no such file", "a file of arrays") from None
     except ImportError as e: raise LabError(f"{path}", f"no package {e.name}", f"pip install {e.name}") from None
-    except Exception: raise LabError(f"{path}", "a file that is damaged or holds Python objects", "tensors or arrays of numbers") from None
+    except Exception:
+        raise LabError(f"{path}", "a file that is damaged or holds Python objects", "tensors or arrays of numbers") from None
     t = {k: v for k, v in t.items() if isinstance(v, Tensor)}
-    if key not in t: raise LabError(f"{path}: {key}", f"keys {', '.join(sorted(t)) or 'none'}", "the key of the clean data (key=...)")
+    if key not in t:
+        raise LabError(f"{path}: {key}", f"keys {', '.join(sorted(t)) or 'none'}",
+                       "the key of the clean data (key=...)")
     x0 = t.pop(key)
     if x0.ndim < 2: raise LabError(f"{path}: {key}", f"shape {tuple(x0.shape)}", "rows: n *d")
-    if shape is not None and tuple(x0.shape[1:]) != tuple(shape): raise LabError(f"{path}: {key}", f"rows of shape {tuple(x0.shape[1:])}", f"{tuple(shape)}")
+    if shape is not None and tuple(x0.shape[1:]) != tuple(shape):
+        raise LabError(f"{path}: {key}", f"rows of shape {tuple(x0.shape[1:])}", f"{tuple(shape)}")
     for k, v in {key: x0, **t}.items(): _finite(f"{path}: {k}", v)
     return Rows(x0 if x0.is_floating_point() else x0.float(), mask=t.pop("mask", None), cond=t or None)

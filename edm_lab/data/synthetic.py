@@ -33,7 +33,9 @@ class ClassOracle(Oracle):
     def _by_label(self, what, x, sigma, cond):
         label = (cond or {}).get("label")
         if label is None: return getattr(self.sigma_dists[-1], what)(x, sigma)
-        if not ((label >= 0) & (label <= self.n_classes)).all(): raise LabError("label", f"{int(label.min())} to {int(label.max())}", f"0 to {self.n_classes}, where {self.n_classes} is the null label")
+        if not ((label >= 0) & (label <= self.n_classes)).all():
+            raise LabError("label", f"{int(label.min())} to {int(label.max())}",
+                           f"0 to {self.n_classes}, where {self.n_classes} is the null label")
         s, out = sigma_like(sigma, x.double()).reshape(-1).expand(len(x)), None
         for k, here in ((k, label == k) for k in label.unique()):
             part = getattr(self.sigma_dists[int(k)], what)(x[here], s[here])
@@ -46,13 +48,15 @@ class ClassOracle(Oracle):
     def sample(self, n, gen=None, cond=None): # float64
         label, mode = (torch.randint(k, (n,), generator=gen) for k in self.means.shape[:2])
         if cond: label = torch.where(cond["label"] < self.n_classes, cond["label"], label)
-        return self.means[label, mode] + self.var.sqrt() * torch.randn(n, len(self.var), generator=gen, dtype=torch.float64)
+        return self.means[label, mode] + self.var.sqrt() * torch.randn(n, len(self.var), generator=gen,
+                                                                       dtype=torch.float64)
 
 # %% ../../nbs/20a_data.synthetic.ipynb #26fc2238
 def _classes():
     "The law of the toy with classes: 5 x 4 modes in 16 dimensions, standard deviation .5 per coordinate."
     gen = rng(0, "the law of classes")
-    means = .6 * torch.randn(5, 1, 16, generator=gen, dtype=torch.float64) + .8 * torch.randn(5, 4, 16, generator=gen, dtype=torch.float64)
+    means = .6 * torch.randn(5, 1, 16, generator=gen,
+                             dtype=torch.float64) + .8 * torch.randn(5, 4, 16, generator=gen, dtype=torch.float64)
     means, var = means - means.mean((0, 1)), torch.full((16,), .15, dtype=torch.float64)
     scale = .5 / (means.square().mean() + var.mean()).sqrt()
     return ClassOracle(means * scale, var * scale**2)
@@ -66,7 +70,9 @@ def _arc(u): # a chiral arc, u in [0, 1] -> places `*u 2`
 def _features(place, gen):
     "16 random cosines of the place, plus noise."
     sigma_dist = rng(0, "the law of features")
-    W, phase = 1.5 * torch.randn(2, 16, generator=sigma_dist, dtype=torch.float64), 2 * math.pi * torch.rand(16, generator=sigma_dist, dtype=torch.float64)
+    W, phase = 1.5 * torch.randn(2, 16, generator=sigma_dist,
+                                 dtype=torch.float64), 2 * math.pi * torch.rand(16, generator=sigma_dist,
+                                                                                dtype=torch.float64)
     clean = 2**.5 * (place @ W + phase).cos()
     return clean + .3 * torch.randn(clean.shape, generator=gen, dtype=torch.float64)
 
@@ -78,7 +84,8 @@ def point_sets(
     most: int = 12, # points of a padded set; sizes are even from 6 to this
 ) -> Rows: # x0 `n most 2` in data units, cond["context"] `n most 16`, mask; float32
     "Centred point sets of unequal size along an arc, with noisy features of each point's true place."
-    if frame not in ("canonical", "random") or most < 6: raise LabError("point_sets", f"frame {frame!r}, most {most}", "frame canonical or random, most at least 6")
+    if frame not in ("canonical", "random") or most < 6:
+        raise LabError("point_sets", f"frame {frame!r}, most {most}", "frame canonical or random, most at least 6")
     size = torch.randint(6, most + 1, (n,), generator=gen)
     mask = torch.arange(most) < size[:, None]
     u = (torch.arange(4000, dtype=torch.float64) + .5) / 4000
@@ -139,8 +146,11 @@ def toy(
     "A toy by name."
     if kind not in KINDS: raise LabError("toy", repr(kind), f"one of {', '.join(KINDS)}")
     if n < 1 or held < 1: raise LabError("toy", f"{n} rows and {held} held out", "at least one of each")
-    if frame != "canonical" and kind != "points": raise LabError("toy", f"frame {frame!r} for {kind}", "kind points, the only one with a frame")
+    if frame != "canonical" and kind != "points":
+        raise LabError("toy", f"frame {frame!r} for {kind}", "kind points, the only one with a frame")
     if kind == "digits": return Toy(*_digits(n, held, seed), None, None, kind)
-    draw = partial(_pick, kind) if kind != "points" else lambda n, seed, part: point_sets(n, rng(seed, "toy", "points", part), frame)
-    oracle = None if kind == "points" else _classes() if kind == "classes" else problem("A" if kind == "mixture" else "B")
+    draw = (partial(_pick, kind) if kind != "points"
+            else lambda n, seed, part: point_sets(n, rng(seed, "toy", "points", part), frame))
+    oracle = None if kind == "points" else _classes() if kind == "classes" else problem("A" if kind == "mixture"
+                                                                                        else "B")
     return Toy(draw(n, seed, "train"), draw(held, seed, "held"), oracle, "o2" if frame == "random" else None, kind)

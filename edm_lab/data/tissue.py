@@ -22,7 +22,8 @@ class Organ:
     "One section's outline, with the anatomical address of each place. Micrometres."
     radius: float = 1000. # mean radius, um
     stretch: float = 1.4 # long axis over short axis
-    bend: tuple[tuple[float, float], ...] = ((.08, 1.), (.05, 2.), (.03, 4.)) # amplitude and phase of the harmonics 2, 3, 4
+    # amplitude and phase of the harmonics 2, 3, 4
+    bend: tuple[tuple[float, float], ...] = ((.08, 1.), (.05, 2.), (.03, 4.))
     def edge(self, angle): # distance from the middle to the boundary in a direction, before stretching
         return self.radius * (1 + sum(a * np.cos(k * angle + b) for k, (a, b) in enumerate(self.bend, 2)))
     def address(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -56,7 +57,9 @@ TYPES = tuple(t[0] for t in _TYPES)
 # %% ../../nbs/21a_data.tissue.ipynb #92bbfc1c
 def _draw_types(depth, axis, g) -> np.ndarray:
     "The type of each cell, drawn from the mixture of its place."
-    w = np.stack([0 * depth + a * np.exp(-.5 * (0 if d is None else ((depth - d) / s)**2) - .5 * (0 if x is None else ((axis - x) / sx)**2)) for _, d, s, x, sx, a in _TYPES], 1)
+    w = np.stack([0 * depth + a * np.exp(-.5 * (0 if d is None else ((depth - d) / s)**2) - .5
+                                         * (0 if x is None else ((axis - x) / sx)**2))
+                  for _, d, s, x, sx, a in _TYPES], 1)
     return (g.random((len(depth), 1)) > (w / w.sum(1, keepdims=True)).cumsum(1)).sum(1)
 
 # %% ../../nbs/21a_data.tissue.ipynb #a22afceb
@@ -71,7 +74,10 @@ class Genome:
         g = np.random.default_rng(seed_of(seed, "genome"))
         self.base = g.normal(-1.5, 1.2, genes)
         self.marker = (g.random((len(TYPES), genes)) < .08) * g.normal(kind, .4, (len(TYPES), genes))
-        self.load = g.normal(0, place, (3 + fields, genes)) * (g.random((3 + fields, genes)) < .35) * np.r_[1.5, 1.5, .5, np.ones(fields)][:, None]
+        self.load = g.normal(0, place,
+                             (3 + fields, genes)) * (g.random((3 + fields, genes)) < .35) * np.r_[1.5, 1.5, .5,
+                                                                                                  np.ones(fields)][:,
+                                                                                                                   None]
         self.freq, self.phase = g.normal(0, 2.5, (3, fields)), g.uniform(0, 2 * np.pi, fields)
         self.theta = np.exp(g.normal(1., .5, genes))         # Var = mu + mu^2 / theta
     def log_rate(self, address, types) -> np.ndarray: # n g
@@ -105,11 +111,13 @@ def simulate(
     seed: int = 0, # of everything
 ) -> Tissue: # places in micrometres; obs: region, cell_type, depth, axis
     "Sections of one organ, each with its own outline, rotation and batch effect, and the same genome."
-    if n < 50 or sections < 1: raise LabError("simulate", f"n = {n}, sections = {sections}", "at least 50 cells in at least one section")
+    if n < 50 or sections < 1:
+        raise LabError("simulate", f"n = {n}, sections = {sections}", "at least 50 cells in at least one section")
     genome, parts = Genome(genes, seed=seed), []
     for s in range(sections):
         g = np.random.default_rng(seed_of(seed, "section", s))
-        organ = Organ(1000 * (1 - .08 * s), 1.4 + .1 * g.normal(), tuple((a * g.normal(1, .4), b + .5 * g.normal()) for a, b in Organ().bend))
+        organ = Organ(1000 * (1 - .08 * s), 1.4 + .1 * g.normal(),
+                      tuple((a * g.normal(1, .4), b + .5 * g.normal()) for a, b in Organ().bend))
         cells = _coordinates(organ, n * (5 if lattice else 1), .33, g)
         address = organ.address(cells)
         types = _draw_types(*address[:2], g)
@@ -118,7 +126,9 @@ def simulate(
     names = [f"s{s}_{i}" for s, p in enumerate(parts) for i in range(len(p["xy"]))]
     one = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
     obs = {k: one[k] for k in ("region", "cell_type", "depth", "axis")}
-    return Tissue(one["X"], [f"gene{i}" for i in range(genes)], names, one["xy"], np.repeat([f"section {s + 1}" for s in range(sections)], [len(p["xy"]) for p in parts]), "um", obs, "simulated tissue")
+    return Tissue(one["X"], [f"gene{i}" for i in range(genes)], names, one["xy"],
+                  np.repeat([f"section {s + 1}" for s in range(sections)], [len(p["xy"]) for p in parts]), "um", obs,
+                  "simulated tissue")
 
 # %% ../../nbs/21a_data.tissue.ipynb #7b841ae9
 def _section(organ, cells, X, types, address, spots, g) -> dict:
@@ -136,4 +146,5 @@ def _section(organ, cells, X, types, address, spots, g) -> dict:
     turn = g.uniform(0, 2 * np.pi)
     R = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     region = np.searchsorted(EDGES, depth, side="right") - 1
-    return dict(xy=cells @ R, X=X, region=np.array(LAYERS)[region], cell_type=np.array(TYPES)[types], depth=depth, axis=axis)
+    return dict(xy=cells @ R, X=X, region=np.array(LAYERS)[region], cell_type=np.array(TYPES)[types], depth=depth,
+                axis=axis)

@@ -34,10 +34,12 @@ def _check_weight(
 ) -> None:
     "One-line errors for a weight, an interval or a phi that cannot be used."
     if not 0 <= rescale <= 1: raise LabError("rescale", rescale, "a number from 0 to 1")
-    if not callable(w) and not (isinstance(w, int | float) and math.isfinite(w)): raise LabError("w", repr(w), "a finite number or a function of sigma; 1 is off")
+    if not callable(w) and not (isinstance(w, int | float) and math.isfinite(w)):
+        raise LabError("w", repr(w), "a finite number or a function of sigma; 1 is off")
     if interval is None: return
     try: lo, hi = (float(v) for v in interval)
-    except (TypeError, ValueError): raise LabError("interval", repr(interval), "(sigma_lo, sigma_hi), data units") from None
+    except (TypeError, ValueError):
+        raise LabError("interval", repr(interval), "(sigma_lo, sigma_hi), data units") from None
     if not 0 <= lo < hi: raise LabError("interval", f"({lo:g}, {hi:g})", "0 <= sigma_lo < sigma_hi, data units")
 
 # %% ../../nbs/17_denoisers.guidance.ipynb #04790b7a
@@ -49,7 +51,8 @@ def _weight(
     "w(sigma) for sigma_lo < sigma <= sigma_hi, 1 elsewhere."
     v = w(sigma) if callable(w) else w
     if isinstance(sigma, Tensor):
-        v = torch.as_tensor(v, device=sigma.device).to(torch.promote_types(sigma.dtype, torch.float32)).expand(sigma.shape)
+        v = torch.as_tensor(v,
+                            device=sigma.device).to(torch.promote_types(sigma.dtype, torch.float32)).expand(sigma.shape)
     if interval is None: return v
     if isinstance(sigma, Tensor): return torch.where((sigma > interval[0]) & (sigma <= interval[1]), v, 1.)
     return v if interval[0] < sigma <= interval[1] else 1.
@@ -76,7 +79,8 @@ def _rescaled(
 ) -> Float[Tensor, " b *d"]: # D_w times one factor a sample
     "Bring the spread of each sample back to that of D_c: (phi std(D_c) / std(D_w) + 1 - phi) D_w."
     if phi == 0: return guided
-    if D_c[0].numel() < 2: raise LabError("rescale", f"{phi:g} for samples of one coordinate", "at least two coordinates, or rescale = 0")
+    if D_c[0].numel() < 2:
+        raise LabError("rescale", f"{phi:g} for samples of one coordinate", "at least two coordinates, or rescale = 0")
     std = [v.to(guided.dtype).flatten(1).std(1, correction=0) for v in (D_c, guided)]
     return sigma_like(phi * std[0] / std[1].clamp_min(1e-30) + 1 - phi, guided) * guided
 
@@ -88,7 +92,8 @@ def _unconditional(
 ) -> dict | None: # condition of the other call
     "`cond` with the entries of `null` put in; one row serves all samples."
     if null is None: return None
-    return cond | {k: v.expand(b, *v.shape[1:]) if isinstance(v, Tensor) and v.ndim and len(v) == 1 else v for k, v in null.items()}
+    return cond | {k: v.expand(b, *v.shape[1:]) if isinstance(v, Tensor) and v.ndim and len(v) == 1 else v
+                   for k, v in null.items()}
 
 # %% ../../nbs/17_denoisers.guidance.ipynb #580973f4
 def _joined(
@@ -102,7 +107,9 @@ def _joined(
     for k, v in other.items():
         if k in cond and rows(v) and rows(cond[k]): out[k] = torch.cat([cond[k], v.to(cond[k])])
         elif k in cond and v is cond[k]: out[k] = v
-        else: raise LabError(f"null[{k!r}]", "an entry without a partner of the same kind in cond", "a row a sample in both, or together = False")
+        else:
+            raise LabError(f"null[{k!r}]", "an entry without a partner of the same kind in cond",
+                           "a row a sample in both, or together = False")
     return out
 
 # %% ../../nbs/17_denoisers.guidance.ipynb #8706050f
@@ -110,14 +117,16 @@ def _joined(
 class Guided:
     "Classifier-free guidance, a denoiser: $D_u + w (D_c - D_u)$ for sigma in the interval, $D_c$ elsewhere (Ho & Salimans 2022)."
     D: Denoiser # answers with and without a condition
-    w: float | Callable = 1. # 1: off, 0: unconditional, below 0: away from the condition; a number, or a function of sigma (number or tensor)
+    # 1: off, 0: unconditional, below 0: away from the condition; a number, or a function of sigma (number or tensor)
+    w: float | Callable = 1.
     interval: tuple[float, float] | None = None # guide where sigma_lo < sigma <= sigma_hi, data units; None: everywhere
     null: dict | None = None # entries of cond that mean "none"; None: the unconditional call gets cond = None
     rescale: float = 0. # phi, from 0 (off) to 1 (std of D_c, over all axes but the batch); Lin et al. 2023 use .7
     together: bool = False # both answers by one call of twice the batch; needs null
     def __post_init__(self):
         _check_weight(self.w, self.interval, self.rescale)
-        if self.together and self.null is None: raise LabError("null", "None with together = True", "the entries of cond that mean no condition")
+        if self.together and self.null is None:
+            raise LabError("null", "None with together = True", "the entries of cond that mean no condition")
     @property
     def sigma_data(self): return self.D.sigma_data
     def weight(self, sigma): return _weight(self.w, self.interval, sigma)
@@ -139,7 +148,8 @@ def _shares(
 ) -> Float[Tensor, " k"]: # float64, sum 1
     "Positive shares that sum to 1, or a one-line error."
     w = torch.ones(k) if weights is None else torch.as_tensor(weights)
-    if w.shape != (k,) or not ((w > 0) & w.isfinite()).all(): raise LabError("weights", w.tolist(), f"{k} positive numbers")
+    if w.shape != (k,) or not ((w > 0) & w.isfinite()).all():
+        raise LabError("weights", w.tolist(), f"{k} positive numbers")
     return w.double() / w.double().sum()
 
 # %% ../../nbs/17_denoisers.guidance.ipynb #8659ed4c
@@ -149,11 +159,14 @@ class ClassOracle(Oracle):
                  classes: list[Oracle], # the law of each class; each with `log_prob`
                  weights: Float[Tensor, " k"] | None = None): # share of each class, any sum; None: equal
         self.classes, self.weights = list(classes), _shares(weights, len(classes))
-        centres = self._predictions(torch.zeros_like(classes[0].sample(1)), 1e8)[0].flatten(1).mean(1) # D at infinite sigma: the mean
-        var = torch.tensor([c.sigma_data for c in classes], dtype=torch.float64)**2 + (centres - self.weights @ centres)**2
+        # D at infinite sigma: the mean
+        centres = self._predictions(torch.zeros_like(classes[0].sample(1)), 1e8)[0].flatten(1).mean(1)
+        var = torch.tensor([c.sigma_data for c in classes],
+                           dtype=torch.float64)**2 + (centres - self.weights @ centres)**2
         self.sigma_data = (self.weights @ var).sqrt().item()
     def _predictions(self, x, sigma): return torch.stack([c(x.double(), sigma) for c in self.classes], 1) # b k *d
-    def _logits(self, x, sigma): return torch.stack([w.log() + c.log_prob(x, sigma) for w, c in zip(self.weights, self.classes)], 1)
+    def _logits(self, x, sigma):
+        return torch.stack([w.log() + c.log_prob(x, sigma) for w, c in zip(self.weights, self.classes)], 1)
     def posterior(self, x, sigma): return self._logits(x, sigma).softmax(1) # b k: p(c | x; sigma)
     def log_prob(self, x, sigma): return self._logits(x, sigma).logsumexp(1) # b: unconditional, nats
     def __call__(self, x, sigma, cond=None):
@@ -162,7 +175,8 @@ class ClassOracle(Oracle):
         if (label < 0).any(): r = torch.where(label < 0, self.posterior(x, sigma), r)
         return torch.einsum("bk,bk...->b...", r, self._predictions(x, sigma)).to(x.dtype)
     def posterior_var(self, x, sigma):
-        r, v, predictions = self.posterior(x, sigma), torch.stack([c.posterior_var(x, sigma) for c in self.classes], 1), self._predictions(x, sigma)
+        r, v, predictions = self.posterior(x, sigma), torch.stack([c.posterior_var(x, sigma) for c in self.classes],
+                                                                  1), self._predictions(x, sigma)
         return (r * (v + (predictions - self(x.double(), sigma)[:, None]).flatten(2).square().mean(2))).sum(1)
     def sample(self, n, gen=None):
         size = torch.multinomial(self.weights, n, replacement=True, generator=gen).bincount(minlength=len(self.classes))

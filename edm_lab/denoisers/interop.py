@@ -23,7 +23,8 @@ def _dtype_of(
     model: object, # a torch Module, or any callable
 ) -> torch.dtype | None: # of its floating-point parameters; None: it has none, and takes what comes
     "The dtype in which a network wants its input."
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), None) if isinstance(model, torch.nn.Module) else None
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()),
+                None) if isinstance(model, torch.nn.Module) else None
 
 # %% ../../nbs/16a_denoisers.interop.ipynb #9f90e73b
 class Foreign(torch.nn.Module):
@@ -37,7 +38,10 @@ class Foreign(torch.nn.Module):
     def predict(self, x, sigma, kwargs):
         wide = x if self.dtype is None else x.to(self.dtype)
         out = self.model(wide, sigma_like(sigma, wide).reshape(-1).expand(len(x)), **kwargs)
-        if not isinstance(out, Tensor) or out.shape != x.shape: raise LabError("model", f"an answer of {tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__}", f"a tensor of the shape of x, {tuple(x.shape)}")
+        if not isinstance(out, Tensor) or out.shape != x.shape:
+            raise LabError("model", f"an answer of "
+                           f"{tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__}",
+                           f"a tensor of the shape of x, {tuple(x.shape)}")
         return out.to(x.dtype)
     def forward(self, x, sigma, cond=None): return self.predict(x, sigma, self.fixed | (cond or {}))
 
@@ -49,7 +53,8 @@ def from_kdiffusion(
 ) -> Foreign: # D(x, sigma, cond); cond's entries are further keyword arguments
     "A k-diffusion model as a denoiser."
     sigma_data = getattr(model, "sigma_data", None) if sigma_data is None else sigma_data
-    if sigma_data is None: raise LabError("model", "no attribute sigma_data", "sigma_data=, the standard deviation of its data")
+    if sigma_data is None:
+        raise LabError("model", "no attribute sigma_data", "sigma_data=, the standard deviation of its data")
     return Foreign(model, float(sigma_data), extra_args)
 
 # %% ../../nbs/16a_denoisers.interop.ipynb #ec7c8274
@@ -58,9 +63,14 @@ def _one_hot(
     label_dim: int, # number of classes of the network
 ) -> Tensor: # float32 rows
     "Labels as an EDM network takes them."
-    if not label_dim: raise LabError("class_labels", f"shape {tuple(labels.shape)}", "none: this network was trained without labels")
-    rows = torch.nn.functional.one_hot(labels.long(), label_dim) if labels.ndim == 1 and not labels.is_floating_point() and 0 <= int(labels.min()) and int(labels.max()) < label_dim else labels
-    if rows.shape[1:] != (label_dim,): raise LabError("class_labels", f"shape {tuple(labels.shape)}, largest {float(labels.max()):g}", f"integers below {label_dim}, or rows of {label_dim}")
+    if not label_dim:
+        raise LabError("class_labels", f"shape {tuple(labels.shape)}", "none: this network was trained without labels")
+    rows = (torch.nn.functional.one_hot(labels.long(), label_dim) if labels.ndim == 1
+            and not labels.is_floating_point() and 0 <= int(labels.min()) and int(labels.max()) < label_dim
+            else labels)
+    if rows.shape[1:] != (label_dim,):
+        raise LabError("class_labels", f"shape {tuple(labels.shape)}, largest {float(labels.max()):g}",
+                       f"integers below {label_dim}, or rows of {label_dim}")
     return rows.float()
 
 # %% ../../nbs/16a_denoisers.interop.ipynb #89e06e3c
@@ -72,13 +82,17 @@ class EDMForeign(Foreign):
                  fixed: dict | None = None): # keyword arguments of every call
         super().__init__(net, sigma_data, fixed)
         self.dtype, self.label_dim = None, int(getattr(net, "label_dim", 0) or 0)      # it converts x itself
-        self.sigma_min, self.sigma_max = (float(getattr(net, k, v)) for k, v in (("sigma_min", 0.), ("sigma_max", float("inf"))))
+        self.sigma_min, self.sigma_max = (float(getattr(net, k, v))
+                                          for k, v in (("sigma_min", 0.), ("sigma_max", float("inf"))))
     def forward(self, x, sigma, cond=None):
         s = torch.as_tensor(sigma)
-        lo, hi = (1 - 1e-5) * self.sigma_min, (1 + 1e-5) * self.sigma_max              # float32 levels, the ends included
-        if not ((s >= lo) & (s <= hi)).all(): raise LabError("sigma", f"{s.min():.4g} to {s.max():.4g}", f"{self.sigma_min:g} to {self.sigma_max:g}, the levels of this network")
+        lo, hi = (1 - 1e-5) * self.sigma_min, (1 + 1e-5) * self.sigma_max # float32 levels, the ends included
+        if not ((s >= lo) & (s <= hi)).all():
+            raise LabError("sigma", f"{s.min():.4g} to {s.max():.4g}", f"{self.sigma_min:g} to {self.sigma_max:g}, "
+                           f"the levels of this network")
         kwargs = self.fixed | (cond or {})
-        if kwargs.get("class_labels") is not None: kwargs["class_labels"] = _one_hot(kwargs["class_labels"].to(x.device), self.label_dim)
+        if kwargs.get("class_labels") is not None:
+            kwargs["class_labels"] = _one_hot(kwargs["class_labels"].to(x.device), self.label_dim)
         return self.predict(x, sigma, kwargs)
 
 # %% ../../nbs/16a_denoisers.interop.ipynb #d556bd71
@@ -89,7 +103,8 @@ def from_edm(
 ) -> EDMForeign: # D(x, sigma, cond), cond = dict(class_labels=...), integers or one-hot rows
     "An EDM-style network as a denoiser."
     sigma_data = getattr(net, "sigma_data", None) if sigma_data is None else sigma_data
-    if sigma_data is None: raise LabError("net", "no attribute sigma_data", "sigma_data=, the standard deviation of its data")
+    if sigma_data is None:
+        raise LabError("net", "no attribute sigma_data", "sigma_data=, the standard deviation of its data")
     return EDMForeign(net, float(sigma_data), fixed)
 
 # %% ../../nbs/16a_denoisers.interop.ipynb #f17baa08
@@ -100,7 +115,8 @@ def round_grid(
     "A grid of levels that the network knows: cut to its range, rounded by it, doubles left out."
     net = getattr(net, "model", net)
     s = as_sigmas(sigmas)[:-1]
-    s = s[(s >= (1 - 1e-5) * getattr(net, "sigma_min", 0.)) & (s <= (1 + 1e-5) * getattr(net, "sigma_max", float("inf")))]
+    s = s[(s >= (1 - 1e-5) * getattr(net, "sigma_min", 0.)) & (s <= (1 + 1e-5)
+                                                               * getattr(net, "sigma_max", float("inf")))]
     rounded = torch.as_tensor(net.round_sigma(s)).double().cpu() if hasattr(net, "round_sigma") else s
     return as_sigmas(sorted({*rounded.tolist()} - {0.}, reverse=True))
 
@@ -129,7 +145,9 @@ def _vp_range(
     scheduler, # a diffusers scheduler
 ) -> tuple[float, float] | None: # lowest and highest level of its table, with room for float32; None: it has no table, or does not use it
     "Levels that a scheduler can name as times."
-    if not hasattr(scheduler, "alphas_cumprod") or scheduler.config.get("timestep_type") == "continuous" and scheduler.config.get("prediction_type") == "v_prediction": return None
+    if not hasattr(scheduler,
+                   "alphas_cumprod") or scheduler.config.get("timestep_type") == "continuous" and scheduler.config.get("prediction_type") == "v_prediction":
+        return None
     ab = scheduler.alphas_cumprod.double()
     return .9999 * ((1 - ab[0]) / ab[0]).sqrt().item(), 1.0001 * ((1 - ab[-1]) / ab[-1]).sqrt().item()
 
@@ -153,7 +171,8 @@ def _check_arrived(
     name, want = type(scheduler).__name__, torch.tensor(want, dtype=torch.float64)
     told = scheduler.timesteps.cpu().double() / scheduler.config.num_train_timesteps if flow else want[:-1]
     def few(v): return "[" + ", ".join(f"{u:.3g}" for u in v[:3].tolist()) + f", ..., {v[-1]:.3g}]"
-    for what, got, right in (("levels", torch.as_tensor(scheduler.sigmas).cpu().double(), want), ("times told to the network", told, want[:-1])):
+    for what, got, right in (("levels", torch.as_tensor(scheduler.sigmas).cpu().double(), want),
+                             ("times told to the network", told, want[:-1])):
         if got.shape != right.shape or not torch.allclose(got, right, rtol=1e-4, atol=0):
             raise LabError(name, f"{what} {few(got)}", f"{few(right)}, as it was given")
 
@@ -165,12 +184,17 @@ def set_sigmas(
 ) -> object: # the scheduler
     "`set_timesteps(sigmas=...)`, and a `LabError` unless the scheduler then walks exactly these levels."
     name, levels = type(scheduler).__name__, to_diffusers_sigmas(sigmas)
-    flow, edm = "FlowMatch" in name or scheduler.config.get("use_flow_sigmas", False), hasattr(scheduler, "precondition_noise")
+    flow, edm = "FlowMatch" in name or scheduler.config.get("use_flow_sigmas",
+                                                            False), hasattr(scheduler, "precondition_noise")
     span = None if flow else _vp_range(scheduler)
-    if span and not span[0] <= levels[-2] <= levels[0] <= span[1]: raise LabError(name, f"levels from {levels[0]:.4g} to {levels[-2]:.4g}", f"{span[1]:.4g} to {span[0]:.4g}, the table of its model")
+    if span and not span[0] <= levels[-2] <= levels[0] <= span[1]:
+        raise LabError(name, f"levels from {levels[0]:.4g} to {levels[-2]:.4g}",
+                       f"{span[1]:.4g} to {span[0]:.4g}, the table of its model")
     if edm and force: _push(scheduler, levels)
     elif "sigmas" not in inspect.signature(scheduler.set_timesteps).parameters:
-        raise LabError(name, "no argument sigmas in set_timesteps", "a scheduler that takes levels, or a sampler of this library" + (", or force=True" if edm else ""))
+        raise LabError(name, "no argument sigmas in set_timesteps",
+                       "a scheduler that takes levels, or a sampler of this library"
+                       + (", or force=True" if edm else ""))
     elif edm: scheduler.set_timesteps(sigmas=torch.tensor(levels[:-1]))
     else: scheduler.set_timesteps(sigmas=np.array(to_diffusers_sigmas(levels, "flow") if flow else levels))
     _check_arrived(scheduler, [*to_diffusers_sigmas(levels, "flow"), 0.] if flow else levels, flow)

@@ -34,7 +34,8 @@ def skip_out(
 ) -> tuple[Tensor, Tensor]: # c_skip, c_out, of the shape of sigma; float64 for a number
     "The line x0_hat = c_skip x + c_out pred of a kind of prediction, `x` in the EDM frame."
     if kind not in SKIP_OUT: raise LabError("prediction", f"kind {kind!r}", f"one of {', '.join(SKIP_OUT)}")
-    if kind == "F" and sigma_data is None: raise LabError("sigma_data", "None", "the standard deviation of the data: a prediction F needs it")
+    if kind == "F" and sigma_data is None:
+        raise LabError("sigma_data", "None", "the standard deviation of the data: a prediction F needs it")
     s = torch.as_tensor(sigma, dtype=None if isinstance(sigma, Tensor) else torch.float64)
     return SKIP_OUT[kind](s.to(torch.promote_types(s.dtype, torch.float32)), sigma_data)
 
@@ -89,7 +90,9 @@ def sigma_to_t(
     s = sigma.detach().cpu().double() if isinstance(sigma, Tensor) else torch.tensor(sigma, dtype=torch.float64)
     lo, hi = float(levels[0]), float(levels[-1])
     out = ~((s >= lo * (1 - 1e-6)) & (s <= hi * (1 + 1e-6)))                       # 1e-6: levels rounded to float32
-    if out.any(): raise LabError("sigma", f"{float(s[out].ravel()[0]):.6g}", f"{lo:.6g} to {hi:.6g}, the levels of the model's {len(levels)} times")
+    if out.any():
+        raise LabError("sigma", f"{float(s[out].ravel()[0]):.6g}", f"{lo:.6g} to {hi:.6g}, the levels of the model's "
+                       f"{len(levels)} times")
     t = torch.as_tensor(np.interp(s.log().numpy(), levels.log().numpy(), np.arange(len(levels))))
     if t_map == "interp": return t
     if t_map == "nearest": return t.round().long()
@@ -105,16 +108,21 @@ class VPDenoiser(torch.nn.Module):
                  sigma_data: float = 1., # standard deviation of the data in the model's units; VP theory assumes 1, measure it
                  t_map: str = "nearest"): # "nearest" or "interp", see `sigma_to_t`
         super().__init__()
-        self.model, self.predicts, self.sigma_data, self.t_map, self.levels = model, predicts, sigma_data, t_map, ab_sigmas(alpha_bar)
+        self.model, self.predicts, self.sigma_data, self.t_map, self.levels = (model, predicts, sigma_data, t_map,
+                                                                               ab_sigmas(alpha_bar))
         if predicts not in ("eps", "v", "x0"): raise LabError("predicts", f"{predicts!r}", "eps, v or x0")
-        if predicts == "eps" and float(alpha_bar[-1]) == 0: raise LabError("predicts", "eps on a table with zero terminal SNR", "v or x0: the last time has no signal to recover")
+        if predicts == "eps" and float(alpha_bar[-1]) == 0:
+            raise LabError("predicts", "eps on a table with zero terminal SNR",
+                           "v or x0: the last time has no signal to recover")
         sigma_to_t(self.levels[0], self.levels, t_map)
     def forward(self, x, sigma, cond=None):
         t = sigma_to_t(sigma, self.levels, self.t_map)
         if t.is_floating_point(): t = t.to(torch.promote_types(x.dtype, torch.float32))
         shrink = skip_out("v", sigma)[0].sqrt()                                    # 1 / sqrt(1 + sigma^2)
         pred = self.model(sigma_like(shrink, x) * x, t.to(x.device).reshape(-1).expand(len(x)), cond)
-        if pred.shape != x.shape: raise LabError("model", f"a prediction of shape {tuple(pred.shape)}", f"the shape of x, {tuple(x.shape)} (a learned variance has to be cut off)")
+        if pred.shape != x.shape:
+            raise LabError("model", f"a prediction of shape {tuple(pred.shape)}",
+                           f"the shape of x, {tuple(x.shape)} (a learned variance has to be cut off)")
         return to_x0(pred, self.predicts, x, sigma).to(x.dtype)
 
 # %% ../../nbs/16_denoisers.prediction_type.ipynb #fc8eaecb
@@ -127,15 +135,20 @@ def scheduler_table(
 ) -> Float[Tensor, " T"]: # alpha_bar, float64
     "The table that a diffusers scheduler stands for."
     T, kind, betas = config.get("num_train_timesteps", 1000), config.get("beta_schedule"), config.get("trained_betas")
-    if betas is None and kind not in ("linear", "scaled_linear", "squaredcos_cap_v2"): raise LabError("beta_schedule", f"{kind!r}", "linear, scaled_linear or squaredcos_cap_v2")
-    lo, hi = (None, None) if kind == "squaredcos_cap_v2" else (config.get("beta_start", 1e-4), config.get("beta_end", .02))
-    ab = alpha_bar(DIFFUSERS[kind], T, lo, hi) if betas is None else (1 - torch.as_tensor(betas, dtype=torch.float64)).cumprod(0)
+    if betas is None and kind not in ("linear", "scaled_linear", "squaredcos_cap_v2"):
+        raise LabError("beta_schedule", f"{kind!r}", "linear, scaled_linear or squaredcos_cap_v2")
+    lo, hi = (None, None) if kind == "squaredcos_cap_v2" else (config.get("beta_start", 1e-4),
+                                                               config.get("beta_end", .02))
+    ab = alpha_bar(DIFFUSERS[kind], T, lo,
+                   hi) if betas is None else (1 - torch.as_tensor(betas, dtype=torch.float64)).cumprod(0)
     return zero_snr(ab) if config.get("rescale_betas_zero_snr", False) else ab
 
 # %% ../../nbs/16_denoisers.prediction_type.ipynb #b10f0f49
 class _Sample(torch.nn.Module):
     "Calls a diffusers UNet; the condition's entries are its keyword arguments (`class_labels`, `encoder_hidden_states`, ...)."
-    def __init__(self, unet): super().__init__(); self.unet = unet
+    def __init__(self, unet):
+        super().__init__()
+        self.unet = unet
     def forward(self, xt, t, cond=None): return self.unet(xt, t, **(cond or {})).sample
 
 # %% ../../nbs/16_denoisers.prediction_type.ipynb #f0389c11
@@ -148,5 +161,6 @@ def from_diffusers(
     "A diffusers UNet with its scheduler's table and prediction type as a denoiser."
     config = dict(getattr(scheduler, "config", scheduler))
     predicts = config.get("prediction_type", "epsilon")
-    if predicts not in ("epsilon", "v_prediction", "sample"): raise LabError("prediction_type", f"{predicts!r}", "epsilon, v_prediction or sample")
+    if predicts not in ("epsilon", "v_prediction", "sample"):
+        raise LabError("prediction_type", f"{predicts!r}", "epsilon, v_prediction or sample")
     return VPDenoiser(_Sample(unet), scheduler_table(config), DIFFUSERS[predicts], sigma_data, t_map)

@@ -33,9 +33,12 @@ def halfway(
     keys: Sequence[str], # settings taken from the failing card; one that it lacks is left out
 ) -> Card: # without outcomes
     "The working card with some settings of the failing one."
-    if odd := sorted(set(keys) - set(differing(working, failing))): raise LabError("halfway", ", ".join(odd), f"settings that differ: {', '.join(differing(working, failing))}")
-    values = {k: v for k, v in working.values.items() if k.split(".")[0] not in OUTCOMES} | {k: failing[k] for k in keys}
-    values, name = {k: v for k, v in values.items() if v is not None}, f"{working.name} with {len(keys)} of {failing.name}"
+    if odd := sorted(set(keys) - set(differing(working, failing))):
+        raise LabError("halfway", ", ".join(odd), f"settings that differ: {', '.join(differing(working, failing))}")
+    values = {k: v for k, v in working.values.items()
+              if k.split(".")[0] not in OUTCOMES} | {k: failing[k] for k in keys}
+    values, name = ({k: v for k, v in values.items() if v is not None}, f"{working.name} with {len(keys)} of "
+                    f"{failing.name}")
     check_sense(values, name)
     return Card(values, name)
 
@@ -49,7 +52,8 @@ def ddmin(
     while len(c) > 1:
         parts = [c[len(c) * i // n:len(c) * (i + 1) // n] for i in range(n)]
         if (hit := next((p for p in parts if fails(p)), None)) is not None: c, n = hit, 2
-        elif n > 2 and (left := next((r for p in parts if fails(r := [v for v in c if v not in p])), None)) is not None: c, n = left, n - 1
+        elif n > 2 and (left := next((r for p in parts if fails(r := [v for v in c if v not in p])), None)) is not None:
+            c, n = left, n - 1
         elif n >= len(c): break
         else: n = min(2 * n, len(c))
     return c
@@ -71,7 +75,9 @@ def judged(
 ) -> bool | None: # works, fails, cannot be judged
     "A run's answer beside the answers of the two ends."
     if said is None or isinstance(said, bool): return said
-    if not all(isinstance(v, float) and math.isfinite(v) for v in ends) or ends[0] == ends[1]: raise LabError("ends", f"{short(ends[0])} (working), {short(ends[1])} (failing)", "two different finite numbers, as the other runs give numbers")
+    if not all(isinstance(v, float) and math.isfinite(v) for v in ends) or ends[0] == ends[1]:
+        raise LabError("ends", f"{short(ends[0])} (working), {short(ends[1])} (failing)",
+                       "two different finite numbers, as the other runs give numbers")
     u = (said - ends[1]) / (ends[0] - ends[1])
     return None if not math.isfinite(u) or abs(u - .5) <= unsure / 2 else u > .5
 
@@ -83,13 +89,15 @@ def _plain(v): # a bool, a float or None of whatever the run returned
     v = v.item() if hasattr(v, "item") else v
     if v is None or isinstance(v, bool): return v
     try: return float(v)
-    except (TypeError, ValueError): raise LabError("run", f"an answer of type {type(v).__name__}", "True, False, a number or None") from None
+    except (TypeError, ValueError):
+        raise LabError("run", f"an answer of type {type(v).__name__}", "True, False, a number or None") from None
 
 # %% ../../nbs/52i_diagnosis.bisect.ipynb #82eed156
 class _Runs:
     "Answers of half-way cards, each asked once and written down."
     def __init__(self, working, failing, run, unsure, budget, out):
-        self.working, self.failing, self.run, self.unsure, self.left, self.out = working, failing, run, unsure, budget, out
+        self.working, self.failing, self.run, self.unsure, self.left, self.out = (working, failing, run, unsure,
+                                                                                  budget, out)
         self.differ, self.said = differing(working, failing), {}
         self.head = json.loads(json.dumps({k: [working[k], failing[k]] for k in self.differ} | {"unsure": unsure}))
         if out is not None and Path(out).exists(): self._read(Path(out))
@@ -97,8 +105,11 @@ class _Runs:
         try:
             kept = json.loads(path.read_text())
             head, runs = kept["differ"], {tuple(r["keys"]): (r["said"], r["note"]) for r in kept["runs"]}
-        except (OSError, ValueError, KeyError, TypeError): raise LabError(f"{path}", "no file of a search", "the file that bisect_cards wrote, or a new name") from None
-        if head != self.head: raise LabError(f"{path}", "the search of other cards", "the same two cards and the same `unsure`, or a new name")
+        except (OSError, ValueError, KeyError, TypeError):
+            raise LabError(f"{path}", "no file of a search", "the file that bisect_cards wrote, or a new name") from None
+        if head != self.head:
+            raise LabError(f"{path}", "the search of other cards",
+                           "the same two cards and the same `unsure`, or a new name")
         self.said = runs
     def prediction(self, keys):
         key = tuple(k for k in self.differ if k in set(keys))
@@ -107,9 +118,12 @@ class _Runs:
             self.left -= 1
             try: self.said[key] = _plain(self.run(halfway(self.working, self.failing, key))), ""
             except LabError as e: self.said[key] = None, str(e)
-            if self.out is not None: write_whole(self.out, json.dumps(dict(differ=self.head, runs=[dict(keys=k, said=v, note=n) for k, (v, n) in self.said.items()]), indent=1))
+            if self.out is not None:
+                write_whole(self.out,
+                            json.dumps(dict(differ=self.head, runs=[dict(keys=k, said=v, note=n) for k, (v, n) in self.said.items()]), indent=1))
         return self.said[key]
-    def works(self, keys): return judged(self.prediction(keys)[0], (self.prediction(())[0], self.prediction(self.differ)[0]), self.unsure)
+    def works(self, keys):
+        return judged(self.prediction(keys)[0], (self.prediction(())[0], self.prediction(self.differ)[0]), self.unsure)
 
 # %% ../../nbs/52i_diagnosis.bisect.ipynb #97abcafd
 @dataclass
@@ -125,11 +139,17 @@ class Bisection:
     def done(self) -> bool: return not self.narrowed # the budget was enough
     def to_text(self) -> str:
         "One line of verdict, one a run."
-        what = "; and ".join(" together with ".join(c) for c in self.causes) or f"not found yet, among {', '.join(self.narrowed)}"
-        tail = {True: "the failing card works without it", None: "whether anything else is to blame could not be judged", False: "something else is to blame, too"}[self.rest] if self.done else "the budget is spent"
-        lines = [f"{len(self.differ)} settings differ, {len(self.trials)} runs. Cause: {what} ({tail})"] + [f"could not be tried without: {', '.join(self.doubtful)}"] * bool(self.doubtful)
+        what = ("; and ".join(" together with ".join(c) for c in self.causes)
+                or f"not found yet, among {', '.join(self.narrowed)}")
+        tail = {True: "the failing card works without it",
+                None: "whether anything else is to blame could not be judged",
+                False: "something else is to blame, too"}[self.rest] if self.done else "the budget is spent"
+        lines = ([f"{len(self.differ)} settings differ, {len(self.trials)} runs. Cause: {what} ({tail})"]
+                 + [
+                    f"could not be tried without: {', '.join(self.doubtful)}"] * bool(self.doubtful))
         word = {True: "works", False: "FAILS", None: "?"}
-        return "\n".join(lines + [f"{i + 1:3}  {word[t.works]:5}  {_said(t):8}  {', '.join(t.keys) or 'nothing from the failing card' if len(t.keys) < len(self.differ) else 'all of the failing card'}" for i, t in enumerate(self.trials)])
+        return "\n".join(lines + [f"{i + 1:3}  {word[t.works]:5}  {_said(t):8}  "
+                                  f"{', '.join(t.keys) or 'nothing from the failing card' if len(t.keys) < len(self.differ) else 'all of the failing card'}" for i, t in enumerate(self.trials)])
     def __str__(self): return self.to_text()
 
 # %% ../../nbs/52i_diagnosis.bisect.ipynb #057fb933
@@ -140,17 +160,29 @@ def _bundles(differ, together):
     "The settings as groups that move as one."
     for k in (k for g in together for k in g):
         if k not in known_keys(): raise LabError("together", repr(k), "keys of a card")
-        if sum(k in g for g in together) > 1: raise LabError("together", f"{k} in two groups", "each setting in one group at most")
+        if sum(k in g for g in together) > 1:
+            raise LabError("together", f"{k} in two groups", "each setting in one group at most")
     groups = [tuple(k for k in differ if k in g) for g in together]
-    return sorted([g for g in groups if g] + [(k,) for k in differ if not any(k in g for g in groups)], key=lambda g: differ.index(g[0]))
+    return sorted([g for g in groups if g] + [(k,) for k in differ if not any(k in g for g in groups)],
+                  key=lambda g: differ.index(g[0]))
 
 # %% ../../nbs/52i_diagnosis.bisect.ipynb #b20e6d14
 def _ends(runs):
     "Run the two cards themselves."
-    if not runs.differ: raise LabError("cards", "no setting that differs", "two cards that differ: the cause is in the code, the data or the seed")
-    for keys, right, what, hint in ((), True, "working card", "a card that works now: run it on today's code first"), (tuple(runs.differ), False, "failing card", "a card that fails: the cause may be in what a card does not hold (code, data, seed)"):
+    if not runs.differ:
+        raise LabError("cards", "no setting that differs",
+                       "two cards that differ: the cause is in the code, the data or the seed")
+    for keys, right, what, hint in ((), True, "working card",
+                                    "a card that works now: run it on today's code first"), (tuple(runs.differ), False,
+                                                                                             "failing card",
+                                                                                              "a card that fails: the "
+                                                                                             "cause may be in what a "
+                                                                                             "card does not hold "
+                                                                                             "(code, data, seed)"):
         said, note = runs.prediction(keys)
-        if said is None or isinstance(said, bool) and said is not right: raise LabError(what, note or ("a run that cannot be judged" if said is None else "a run that works" if said else "a run that fails"), hint)
+        if said is None or isinstance(said, bool) and said is not right:
+            raise LabError(what, note or ("a run that cannot be judged" if said is None else "a run that works"
+                                          if said else "a run that fails"), hint)
     runs.works(())                                                       # numbers: the ends must differ
 
 # %% ../../nbs/52i_diagnosis.bisect.ipynb #d7525fd5
@@ -179,7 +211,8 @@ def bisect_cards(
             narrowed = left
             found = ddmin(left, fails)
             causes.append(flat(found))
-            doubtful += [k for g in found if len(found) > 1 and runs.works(flat(o for o in found if o is not g)) is None for k in g]
+            doubtful += [k for g in found if len(found) > 1
+                         and runs.works(flat(o for o in found if o is not g)) is None for k in g]
             left = narrowed = [g for g in left if g not in found]
         rest, narrowed = runs.works(flat(left)), []
     except _Spent: pass
@@ -190,7 +223,8 @@ def _trials(runs):
     "The runs of the two cards' file, judged as far as the ends are known."
     ends = tuple(runs.said.get(k, (None, ""))[0] for k in ((), tuple(runs.differ)))
     known = all(v is not None for v in ends)
-    return [Trial(k, v, judged(v, ends, runs.unsure) if known or isinstance(v, bool) else None, n) for k, (v, n) in runs.said.items()]
+    return [Trial(k, v, judged(v, ends, runs.unsure) if known or isinstance(v, bool) else None, n)
+            for k, (v, n) in runs.said.items()]
 
 # %% ../../nbs/52i_diagnosis.bisect.ipynb #35e07d99
 def draw_path(
@@ -202,9 +236,15 @@ def draw_path(
     grid = [[codes[t.works] if k in t.keys else 0 for k in b.differ] for t in b.trials]
     fig, ax = figure(width=1.9 + .3 * len(b.differ) + .6, height=1.5 + .24 * len(grid))
     ax.pcolormesh(grid, cmap=colours, vmin=-.5, vmax=3.5, edgecolor="w", lw=1.5, antialiased=False)
-    ax.set_yticks([i + .5 for i in range(len(grid))], [f"{i + 1}  {({True: 'works', False: 'fails', None: 'cannot be judged'}[t.works])}  {_said(t)}".rstrip() for i, t in enumerate(b.trials)], fontsize=8)
-    ax.set_xticks([i + .5 for i in range(len(b.differ))], b.differ, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+    ax.set_yticks([i + .5 for i in range(len(grid))],
+                  [f"{i + 1}  {({True: 'works', False: 'fails', None: 'cannot be judged'}[t.works])}  {_said(t)}".rstrip() for i, t in enumerate(b.trials)], fontsize=8)
+    ax.set_xticks([i + .5 for i in range(len(b.differ))], b.differ, rotation=60, ha="right", rotation_mode="anchor",
+                  fontsize=8)
     blamed = {k for c in b.causes for k in c}
-    for label, k in zip(ax.get_xticklabels(), b.differ): label.set(color="#CC3311" if k in blamed else ".25", fontweight="bold" if k in blamed else "normal")
-    ax.invert_yaxis(); ax.grid(False); ax.tick_params(length=0); ax.spines[:].set_visible(False)
+    for label, k in zip(ax.get_xticklabels(), b.differ):
+        label.set(color="#CC3311" if k in blamed else ".25", fontweight="bold" if k in blamed else "normal")
+    ax.invert_yaxis()
+    ax.grid(False)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
     return fig

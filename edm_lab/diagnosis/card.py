@@ -28,10 +28,12 @@ class Key:
     def check(self, value, where: str):
         "The value in its type; a `LabError` that names `where` if it does not fit."
         kind, items = self.type, value if isinstance(value, list) else [value]
-        names = {float: "a number", int: "a whole number", bool: "true or false", str: "text", list: "a list of numbers", "words": "a list of texts", dict: "a table"}
+        names = {float: "a number", int: "a whole number", bool: "true or false", str: "text",
+                 list: "a list of numbers", "words": "a list of texts", dict: "a table"}
         number = all(isinstance(v, int | float) and not isinstance(v, bool) for v in items)
-        fits = {float: number and not isinstance(value, list), int: isinstance(value, int) and not isinstance(value, bool), bool: isinstance(value, bool),
-                str: isinstance(value, str), dict: isinstance(value, dict), list: isinstance(value, list) and number,
+        fits = {float: number and not isinstance(value, list), int: isinstance(value, int)
+                and not isinstance(value, bool), bool: isinstance(value, bool), str: isinstance(value, str),
+                dict: isinstance(value, dict), list: isinstance(value, list) and number,
                 "words": isinstance(value, list) and all(isinstance(v, str) for v in items)}[kind]
         if not fits: raise LabError(where, short(value), names[kind] + (f" ({self.ok[0]})" if self.ok else ""))
         for v in items if kind in (float, int, list) else ():
@@ -76,79 +78,163 @@ SCHEMA: dict[str, dict[str, Key]] = dict( # section -> key -> Key
 
 # %% ../../nbs/52_diagnosis.card.ipynb #b234098f
 _beta = "a number between 0 and 1", lambda v: 0 < v < 1
-SCHEMA |= dict(
-    model=dict(
-        parametrisation=Key(str, "what the network predicts", one_of("edm", "eps", "v", "x0", "flow", "score", "residual", "nb_vae+eps")),
-        sigma_data=Key(float, "sigma_data the preconditioning uses (data units)", positive),
-        network=Key(str, "the network in one line"), attention_over=Key(str, "axis the attention runs over", one_of("tokens", "points", "cells", "atoms", "batch")),
-        mask_layout=Key(str, "order in which the padding mask is repeated over heads", one_of("batch_major", "none", "head_major")),
-        heads_layout=Key(str, "order in which heads are stacked on the batch axis", one_of("batch_major", "head_major")),
-        level_sigma=Key(str, "sigma that preconditions reduced levels", one_of("raw", "effective")), level_conditioning=Key(bool, "does each level see its own noise level"),
-        level_features=Key(dict, "input features of each level beside noise and geometry")),
-    noise=dict(
-        model=Key(str, "covariance of the noise", one_of("isotropic", "centred", "tree")),
-        weights=Key(list, "tree: variance weights of [atom, residue, chain]", positive), atoms_per_residue=Key(float, "tree: atoms in a residue", _at_most(10_000)), residues_per_chain=Key(float, "tree: residues in a chain", _at_most(100_000)),
-        chains=Key(int, "tree: chains in one sample", _at_most(10_000)), schedule=Key(str, "VP table", one_of("linear", "scaled_linear", "cosine", "linear_zero_snr", "scaled_linear_zero_snr", "cosine_zero_snr")),
-        timesteps=Key(int, "VP: T", ("a whole number from 2 to 1,000,000", lambda v: 2 <= v <= 1_000_000)), beta_start=Key(float, "VP: first beta", _beta), beta_end=Key(float, "VP: last beta", _beta)),
-    sigma_dist=dict(
-        kind=Key(str, "law of the training sigma", one_of("lognormal", "log_uniform", "cap_band", "uniform_t")), P_mean=Key(float, "lognormal: mean of ln sigma"),
-        P_std=Key(float, "lognormal: std of ln sigma", positive), scale=Key(float, "factor on the lognormal (data units)", positive),
-        sigma_min=Key(float, "smallest level (data units)", positive), sigma_max=Key(float, "largest level (data units)", positive)))
+SCHEMA |= dict(model=dict(parametrisation=Key(str, "what the network predicts",
+                                              one_of("edm", "eps", "v", "x0", "flow", "score", "residual",
+                                                     "nb_vae+eps")),
+                          sigma_data=Key(float,
+                                         "sigma_data the preconditioning uses (data units)", positive),
+                          network=Key(str, "the network in one line"),
+                          attention_over=Key(str, "axis the attention runs over",
+                                             one_of("tokens", "points", "cells", "atoms", "batch")),
+                          mask_layout=Key(str, "order in which the padding mask is repeated over heads",
+                                          one_of("batch_major", "none", "head_major")),
+                          heads_layout=Key(str,
+                                           "order in which heads are stacked on the batch axis",
+                                           one_of("batch_major", "head_major")),
+                          level_sigma=Key(str,
+                                          "sigma that preconditions reduced levels", one_of("raw", "effective")),
+                          level_conditioning=Key(bool, "does each level see its own noise level"),
+                          level_features=Key(dict, "input features of each level beside noise and geometry")),
+               noise=dict(model=Key(str, "covariance of the noise", one_of("isotropic", "centred", "tree")),
+                          weights=Key(list, "tree: variance weights of [atom, residue, chain]", positive),
+                          atoms_per_residue=Key(float, "tree: atoms in a residue", _at_most(10_000)),
+                          residues_per_chain=Key(float, "tree: residues in a chain", _at_most(100_000)),
+                          chains=Key(int, "tree: chains in one sample", _at_most(10_000)),
+                          schedule=Key(str, "VP table", one_of("linear", "scaled_linear", "cosine", "linear_zero_snr",
+                                                               "scaled_linear_zero_snr", "cosine_zero_snr")),
+                          timesteps=Key(int, "VP: T", ("a whole number from 2 to 1,000,000",
+                                                       lambda v: 2 <= v <= 1_000_000)),
+                          beta_start=Key(float, "VP: first beta", _beta), beta_end=Key(float, "VP: last beta", _beta)),
+               sigma_dist=dict(kind=Key(str, "law of the training sigma",
+                                        one_of("lognormal", "log_uniform", "cap_band", "uniform_t")),
+                               P_mean=Key(float, "lognormal: mean of ln sigma"),
+                               P_std=Key(float, "lognormal: std of ln sigma", positive),
+                               scale=Key(float, "factor on the lognormal (data units)", positive),
+                               sigma_min=Key(float, "smallest level (data units)", positive),
+                               sigma_max=Key(float, "largest level (data units)", positive)))
 
 # %% ../../nbs/52_diagnosis.card.ipynb #5ab0905b
-SCHEMA |= dict(
-    loss=dict(
-        weight=Key(str, "weight over sigma", one_of("edm", "min_snr", "none", "learned")), normaliser=Key(str, "what a weighted batch is divided by", one_of("count", "weight_sum", "pixels")),
-        boost_above=Key(float, "extra weight above this sigma (data units)", positive), boost_power=Key(float, "extra weight (sigma/boost_above)^power", not_negative),
-        boost_factor=Key(float, "extra constant weight above boost_above", positive), reduction=Key(str, "how a level's errors become its loss", one_of("mean", "sum", "unknown")),
-        levels=Key("words", "levels whose losses are added"), level_sizes=Key(list, "elements of each level", positive), aligned=Key(bool, "is the target aligned to the prediction first")),
-    curriculum=dict(
-        caps=Key(list, "largest sigma of each stage, in sigma_data", positive), scale_r=Key(list, "promotion threshold on scale_r, by stage", share),
-        trace_r=Key(list, "promotion threshold on trace_r, by stage", share), stage=Key(int, "stage reached, from 0", not_negative)),
-    clamp=dict(max_log=Key(float, "largest log correction", positive), pin_stage=Key(list, "stages at which the pin-rate was logged"), pin_rate=Key(list, "share of samples at the clamp's limit", share)),
-    conditioning=dict(
-        kind=Key(str, "what is conditioned on"), dropout=Key(float, "probability of the null condition in training", share),
-        null=Key(str, "what stands for no condition", one_of("learned", "zero_vector", "none")), collate=Key(str, "type of a batch that the loader yields", one_of("list", "tuple", "dict")),
-        batch_test=Key(str, "type that the training loop looks for", one_of("list", "tuple", "dict")), guidance=Key(float, "guidance weight w; 1 means off", not_negative),
-        works_elsewhere=Key(str, "evidence that the condition is informative")),
-    ema=dict(decay=Key(float, "decay an update", share), update=Key(str, "when it is updated", one_of("step", "epoch", "unknown")), epochs=Key(int, "epochs trained", positive),
-             steps_per_epoch=Key(int, "updates of the optimiser an epoch", positive), warmup=Key(bool, "does the decay warm up"), used=Key(bool, "is there an EMA at all")),
-    sampling=dict(
-        sampler=Key(str, "the solver"), sigma_min=Key(float, "last positive level (data units)", positive), sigma_max=Key(float, "first level (data units)", positive),
-        rho=Key(float, "Karras exponent", positive), steps=Key(int, "steps", _at_most(1_000_000)), step_scale=Key(float, "AF3 eta", positive), noise_scale=Key(float, "AF3 lambda", not_negative),
-        gamma0=Key(float, "AF3 churn", not_negative), gamma_min=Key(float, "AF3: churn above this sigma (data units)", not_negative), augmentation=Key(bool, "random rotation at each step")))
+SCHEMA |= dict(loss=dict(weight=Key(str, "weight over sigma", one_of("edm", "min_snr", "none", "learned")),
+                         normaliser=Key(str, "what a weighted batch is divided by",
+                                        one_of("count", "weight_sum", "pixels")),
+                         boost_above=Key(float,
+                                         "extra weight above this sigma (data units)", positive),
+                         boost_power=Key(float, "extra weight (sigma/boost_above)^power", not_negative),
+                         boost_factor=Key(float, "extra constant weight above boost_above", positive),
+                         reduction=Key(str, "how a level's errors become its loss", one_of("mean", "sum", "unknown")),
+                         levels=Key("words", "levels whose losses are added"),
+                         level_sizes=Key(list, "elements of each level", positive),
+                         aligned=Key(bool,
+                                     "is the target aligned to the prediction first")),
+               curriculum=dict(caps=Key(list,
+                                        "largest sigma of each stage, in sigma_data", positive),
+                               scale_r=Key(list,
+                                           "promotion threshold on scale_r, by stage", share),
+                               trace_r=Key(list,
+                                           "promotion threshold on trace_r, by stage", share),
+                               stage=Key(int, "stage reached, from 0", not_negative)),
+               clamp=dict(max_log=Key(float, "largest log correction", positive),
+                          pin_stage=Key(list,
+                                        "stages at which the pin-rate was logged"),
+                          pin_rate=Key(list, "share of samples at the clamp's limit", share)),
+               conditioning=dict(kind=Key(str, "what is conditioned on"),
+                                 dropout=Key(float,
+                                             "probability of the null condition in training", share),
+                                 null=Key(str, "what stands for no condition",
+                                          one_of("learned", "zero_vector", "none")),
+                                 collate=Key(str, "type of a batch that the loader yields",
+                                             one_of("list", "tuple", "dict")),
+                                 batch_test=Key(str, "type that the training loop looks for",
+                                                one_of("list", "tuple", "dict")),
+                                 guidance=Key(float, "guidance weight w; 1 means off", not_negative),
+                                 works_elsewhere=Key(str, "evidence that the condition is informative")),
+               ema=dict(decay=Key(float, "decay an update", share),
+                        update=Key(str, "when it is updated", one_of("step", "epoch", "unknown")),
+                        epochs=Key(int, "epochs trained", positive),
+                        steps_per_epoch=Key(int, "updates of the optimiser an epoch", positive),
+                        warmup=Key(bool, "does the decay warm up"), used=Key(bool, "is there an EMA at all")),
+               sampling=dict(sampler=Key(str, "the solver"),
+                             sigma_min=Key(float, "last positive level (data units)", positive),
+                             sigma_max=Key(float, "first level (data units)", positive),
+                             rho=Key(float, "Karras exponent", positive), steps=Key(int, "steps", _at_most(1_000_000)),
+                             step_scale=Key(float, "AF3 eta", positive),
+                             noise_scale=Key(float, "AF3 lambda", not_negative),
+                             gamma0=Key(float, "AF3 churn", not_negative),
+                             gamma_min=Key(float,
+                                           "AF3: churn above this sigma (data units)", not_negative),
+                             augmentation=Key(bool, "random rotation at each step")))
 
 # %% ../../nbs/52_diagnosis.card.ipynb #e12ea165
-SCHEMA |= dict(
-    evaluation=dict(psnr_max_value=Key(float, "max_val of the PSNR", positive), postprocess=Key(str, "what is done to samples before the metrics"),
-                    conditions=Key(int, "perturbations that are ranked, control included", positive), batch_key=Key(str, "the batch variable"), batch_confounded=Key(bool, "does the batch determine the condition")),
-    vae=dict(likelihood=Key(str, "of the decoder", one_of("nb", "zinb", "gaussian", "poisson")), library=Key(str, "where the library size comes from", one_of("raw_counts", "transformed_values", "learned")),
-             library_kept=Key(bool, "does the second stage keep the library size"), latent_scaling=Key(bool, "are latents standardised before diffusion"), encode=Key(str, "what is diffused", one_of("mean", "sample")),
-             kl=Key(list, "KL of each latent dimension (nats)", not_negative), joint_order=Key(str, "what the joint step does first", one_of("separate", "step_before_second_backward")), joint_z=Key(str, "is z0 detached", one_of("detached", "attached"))),
-    adapter=dict(kind=Key(str, "adapter", one_of("lora", "none")), r=Key(int, "rank", positive), alpha=Key(float, "scale", positive), backbone=Key(str, "weights under the adapter", one_of("pretrained", "random")),
-                 trainable_share=Key(float, "trainable share of the parameters", share)),
-    mhc=dict(axis=Key(str, "axis the doubly stochastic matrix mixes", one_of("streams", "features")), size=Key(int, "size of that matrix", positive), sinkhorn_iters=Key(int, "normalisation rounds", _at_most(10_000)),
-             logit_std=Key(list, "spread of the logits to be expected", _at_most(100))),
-    command=dict(framework=Key(str, "whose command line", one_of("state")), keys=Key("words", "the keys that were passed")),
-    shapes=dict(numel=Key(int, "elements of the tensor in the error", positive), expected=Key(int, "last axis the model expects", positive), widths=Key(list, "widths that the data have", positive), set_len=Key(int, "cells a set", positive)),
-    source=dict(text=Key(str, "where the card was transcribed from"), where=Key(dict, "citation of each key")),
-    notes=dict(observations=Key("words", "other statements of the run's authors")))
+SCHEMA |= dict(evaluation=dict(psnr_max_value=Key(float, "max_val of the PSNR", positive),
+                               postprocess=Key(str,
+                                               "what is done to samples before the metrics"),
+                               conditions=Key(int,
+                                              "perturbations that are ranked, control included", positive),
+                               batch_key=Key(str, "the batch variable"),
+                               batch_confounded=Key(bool, "does the batch determine the condition")),
+               vae=dict(likelihood=Key(str, "of the decoder", one_of("nb", "zinb", "gaussian", "poisson")),
+                        library=Key(str, "where the library size comes from",
+                                    one_of("raw_counts", "transformed_values", "learned")),
+                        library_kept=Key(bool,
+                                         "does the second stage keep the library size"),
+                        latent_scaling=Key(bool,
+                                           "are latents standardised before diffusion"),
+                        encode=Key(str, "what is diffused", one_of("mean", "sample")),
+                        kl=Key(list, "KL of each latent dimension (nats)", not_negative),
+                        joint_order=Key(str, "what the joint step does first",
+                                        one_of("separate", "step_before_second_backward")),
+                        joint_z=Key(str, "is z0 detached", one_of("detached", "attached"))),
+               adapter=dict(kind=Key(str, "adapter", one_of("lora", "none")), r=Key(int, "rank", positive),
+                            alpha=Key(float, "scale", positive),
+                            backbone=Key(str, "weights under the adapter", one_of("pretrained", "random")),
+                            trainable_share=Key(float, "trainable share of the parameters", share)),
+               mhc=dict(axis=Key(str, "axis the doubly stochastic matrix mixes", one_of("streams", "features")),
+                        size=Key(int, "size of that matrix", positive),
+                        sinkhorn_iters=Key(int, "normalisation rounds", _at_most(10_000)),
+                        logit_std=Key(list, "spread of the logits to be expected", _at_most(100))),
+               command=dict(framework=Key(str, "whose command line", one_of("state")),
+                            keys=Key("words", "the keys that were passed")),
+               shapes=dict(numel=Key(int, "elements of the tensor in the error", positive),
+                           expected=Key(int, "last axis the model expects", positive),
+                           widths=Key(list, "widths that the data have", positive),
+                           set_len=Key(int, "cells a set", positive)),
+               source=dict(text=Key(str, "where the card was transcribed from"),
+                           where=Key(dict, "citation of each key")),
+               notes=dict(observations=Key("words", "other statements of the run's authors")))
 
 # %% ../../nbs/52_diagnosis.card.ipynb #fdf15dd0
-SCHEMA["data"] |= dict(
-    source=Key(str, "what is trained on: a toy (mixture, mixture16, digits, points, classes) or a file (.npy, .npz, .safetensors, .pt)"), key=Key(str, "file: name of the clean data in it"),
-    rows=Key(int, "toy: training rows", positive), held=Key(int, "toy: held-out rows", positive), held_share=Key(float, "file: share of the rows that is held out", ("a share between 0 and 1", lambda v: 0 < v < 1)),
-    frame=Key(str, "points: frame of the sets", one_of("canonical", "random")))
-SCHEMA["net"] = dict(
-    kind=Key(str, "network", one_of("mlp", "unet", "dit", "sets")), width=Key(int, "features inside", _at_most(100_000)), depth=Key(int, "blocks", _at_most(1000)), heads=Key(int, "attention heads", _at_most(1000)),
-    dropout=Key(float, "share of features dropped in training", share), channels=Key(list, "unet: channels of each level", positive), attention=Key(list, "unet: 1 where a level attends, else 0", share),
-    patch=Key(int, "dit: points of a token along each axis", positive), tokens=Key(int, "dit: groups that a vector is cut into", positive), inducing=Key(int, "sets: learned points of the attention; 0: all pairs", not_negative),
-    centred=Key(bool, "sets: is the mean over the points removed"), distance_bias=Key(bool, "sets: does attention see raw distances"))
-SCHEMA["train"] = dict(
-    steps=Key(int, "steps of the optimiser", _at_most(1_000_000_000)), batch=Key(int, "rows a step", _at_most(10_000_000)), lr=Key(float, "learning rate", positive), schedule=Key(str, "of the learning rate", one_of("constant", "cosine", "invsqrt")),
-    warmup=Key(int, "steps of linear rise", not_negative), weight_decay=Key(float, "decay of the weights", not_negative), clip=Key(float, "largest norm of the gradient", positive), precision=Key(str, "of the network", one_of("no", "bf16", "fp16")),
-    accumulate=Key(int, "parts of a batch, one after the other", positive), seed=Key(int, "of everything random", not_negative), workers=Key(int, "processes that read data ahead", not_negative), device=Key(str, "where", one_of("auto", "cpu")),
-    log_every=Key(int, "steps a line of the log", positive), ckpt_every=Key(int, "steps between checkpoints", positive))
+SCHEMA["data"] |= dict(source=Key(str, "what is trained on: a toy (mixture, mixture16, digits, points, classes) or a "
+                                  "file (.npy, .npz, .safetensors, .pt)"),
+                       key=Key(str, "file: name of the clean data in it"),
+                       rows=Key(int, "toy: training rows", positive), held=Key(int, "toy: held-out rows", positive),
+                       held_share=Key(float, "file: share of the rows that is held out",
+                                      ("a share between 0 and 1", lambda v: 0 < v < 1)),
+                       frame=Key(str, "points: frame of the sets", one_of("canonical", "random")))
+SCHEMA["net"] = dict(kind=Key(str, "network", one_of("mlp", "unet", "dit", "sets")),
+                     width=Key(int, "features inside", _at_most(100_000)), depth=Key(int, "blocks", _at_most(1000)),
+                     heads=Key(int, "attention heads", _at_most(1000)),
+                     dropout=Key(float, "share of features dropped in training", share),
+                     channels=Key(list, "unet: channels of each level", positive),
+                     attention=Key(list, "unet: 1 where a level attends, else 0", share),
+                     patch=Key(int, "dit: points of a token along each axis", positive),
+                     tokens=Key(int, "dit: groups that a vector is cut into", positive),
+                     inducing=Key(int,
+                                  "sets: learned points of the attention; 0: all pairs", not_negative),
+                     centred=Key(bool, "sets: is the mean over the points removed"),
+                     distance_bias=Key(bool, "sets: does attention see raw distances"))
+SCHEMA["train"] = dict(steps=Key(int, "steps of the optimiser", _at_most(1_000_000_000)),
+                       batch=Key(int, "rows a step", _at_most(10_000_000)), lr=Key(float, "learning rate", positive),
+                       schedule=Key(str, "of the learning rate", one_of("constant", "cosine", "invsqrt")),
+                       warmup=Key(int, "steps of linear rise", not_negative),
+                       weight_decay=Key(float, "decay of the weights", not_negative),
+                       clip=Key(float, "largest norm of the gradient", positive),
+                       precision=Key(str, "of the network", one_of("no", "bf16", "fp16")),
+                       accumulate=Key(int, "parts of a batch, one after the other", positive),
+                       seed=Key(int, "of everything random", not_negative),
+                       workers=Key(int, "processes that read data ahead", not_negative),
+                       device=Key(str, "where", one_of("auto", "cpu")),
+                       log_every=Key(int, "steps a line of the log", positive),
+                       ckpt_every=Key(int, "steps between checkpoints", positive))
 
 # %% ../../nbs/52_diagnosis.card.ipynb #035e0a1e
 TABLES: dict[str, dict[str, Key]] = { # table -> column -> Key; the first column is the level
@@ -174,7 +260,8 @@ class Card:
         self.values, self.name = values, name
         self.title = values.get("card.title", name)
     def __getitem__(self, key: str):
-        if key not in known_keys() and key not in TABLES: raise LabError("key of a card", repr(key), f"a known key{nearest(key, known_keys())}")
+        if key not in known_keys() and key not in TABLES:
+            raise LabError("key of a card", repr(key), f"a known key{nearest(key, known_keys())}")
         return self.values.get(key)
     def has(self, *keys: str) -> bool: return all(self[k] is not None for k in keys)
     def cite(self, key: str) -> str:
@@ -197,7 +284,9 @@ def nearest(
 ) -> str: # "; nearest: ..." or nothing
     "The known word nearest to one that is not."
     tail = {k.rsplit(".", 1)[-1]: k for k in known}
-    near = difflib.get_close_matches(word, known, 1, .6) or [tail[m] for m in difflib.get_close_matches(word.rsplit(".", 1)[-1], tail, 1, .6)]
+    near = difflib.get_close_matches(word, known, 1,
+                                     .6) or [tail[m] for m in difflib.get_close_matches(word.rsplit(".", 1)[-1], tail,
+                                                                                        1, .6)]
     return f"; nearest: {near[0]}" if near else ""
 
 # %% ../../nbs/52_diagnosis.card.ipynb #57d2f6be
@@ -210,14 +299,16 @@ def parse_card(
     for key, value in _leaves(tree):
         if key not in known:
             symmetry = [k for k in (*SCHEMA, *TABLES, "logged.values", "logged") if k == key]
-            if symmetry and not isinstance(value, dict): raise LabError(f"{name}: {key}", short(value), "a table of keys")
+            if symmetry and not isinstance(value, dict):
+                raise LabError(f"{name}: {key}", short(value), "a table of keys")
             if symmetry: continue
             raise LabError(f"{name}: unknown key {key}", expected=f"a known key{nearest(key, known)}")
         values[key] = known[key].check(value, f"{name}: {key}")
     for table in TABLES: check_table(values, table, name)
     check_sense(values, name)
     for key in values.get("source.where", {}):
-        if key not in known and key not in TABLES: raise LabError(f"{name}: source.where: unknown key {key}", expected=f"a known key{nearest(key, known)}")
+        if key not in known and key not in TABLES:
+            raise LabError(f"{name}: source.where: unknown key {key}", expected=f"a known key{nearest(key, known)}")
     return Card(values, name)
 
 # %% ../../nbs/52_diagnosis.card.ipynb #cd13ccb6
@@ -230,7 +321,8 @@ def _leaves(
     known = known_keys()
     for k, v in tree.items():
         key = f"{path}.{k}" if path else str(k)
-        if isinstance(v, dict) and v and not (key in known and known[key].type is dict) and key.count(".") < deep: yield from _leaves(v, key, deep)
+        if isinstance(v, dict) and v and not (key in known and known[key].type is dict) and key.count(".") < deep:
+            yield from _leaves(v, key, deep)
         else: yield key, v
 
 # %% ../../nbs/52_diagnosis.card.ipynb #8822eee3
@@ -243,10 +335,14 @@ def check_table(
     level, *_ = TABLES[table]
     cols = {c: values[f"{table}.{c}"] for c in TABLES[table] if f"{table}.{c}" in values}
     if not cols: return
-    if level not in cols: raise LabError(f"{name}: {table}", f"columns {', '.join(cols)} without {level}", f"a column {level}")
-    if len(cols) == 1: raise LabError(f"{name}: {table}", f"the column {level} alone", f"at least one of {', '.join(c for c in TABLES[table] if c != level)}")
+    if level not in cols:
+        raise LabError(f"{name}: {table}", f"columns {', '.join(cols)} without {level}", f"a column {level}")
+    if len(cols) == 1:
+        raise LabError(f"{name}: {table}", f"the column {level} alone", f"at least one of "
+                       f"{', '.join(c for c in TABLES[table] if c != level)}")
     for c, v in cols.items():
-        if len(v) != len(cols[level]): raise LabError(f"{name}: {table}.{c}", f"{len(v)} values", f"{len(cols[level])}, as many as {level}")
+        if len(v) != len(cols[level]):
+            raise LabError(f"{name}: {table}.{c}", f"{len(v)} values", f"{len(cols[level])}, as many as {level}")
     order = sorted(range(len(cols[level])), key=cols[level].__getitem__)
     for c, v in cols.items(): values[f"{table}.{c}"] = [v[i] for i in order]
 
@@ -256,13 +352,18 @@ def check_sense(
     name: str, # for the error line
 ) -> None:
     "What one key says of another: lengths that must agree, and values that bound each other."
-    for a, b in (("curriculum.scale_r", "curriculum.caps"), ("curriculum.trace_r", "curriculum.caps"), ("clamp.pin_rate", "clamp.pin_stage"), ("loss.level_sizes", "loss.levels")):
-        if a in values and b in values and len(values[a]) != len(values[b]): raise LabError(f"{name}: {a}", f"{len(values[a])} values", f"{len(values[b])}, as many as {b}")
-    if len(values.get("noise.weights", [0] * 3)) != 3: raise LabError(f"{name}: noise.weights", f"{len(values['noise.weights'])} values", "3: atom, residue, chain")
+    for a, b in (("curriculum.scale_r", "curriculum.caps"), ("curriculum.trace_r", "curriculum.caps"),
+                 ("clamp.pin_rate", "clamp.pin_stage"), ("loss.level_sizes", "loss.levels")):
+        if a in values and b in values and len(values[a]) != len(values[b]):
+            raise LabError(f"{name}: {a}", f"{len(values[a])} values", f"{len(values[b])}, as many as {b}")
+    if len(values.get("noise.weights", [0] * 3)) != 3:
+        raise LabError(f"{name}: noise.weights", f"{len(values['noise.weights'])} values", "3: atom, residue, chain")
     T = values.get("noise.timesteps", 1000)
     for t in values.get("logged.mse.t", [])[-1:]:
         if t >= T: raise LabError(f"{name}: logged.mse.t", f"{t:g}", f"timesteps below noise.timesteps = {T}")
-    if values.get("data.live_dims", 0) > values.get("data.dims", math.inf): raise LabError(f"{name}: data.live_dims", values["data.live_dims"], f"at most data.dims = {values['data.dims']}")
+    if values.get("data.live_dims", 0) > values.get("data.dims", math.inf):
+        raise LabError(f"{name}: data.live_dims", values["data.live_dims"], f"at most data.dims = "
+                       f"{values['data.dims']}")
 
 # %% ../../nbs/52_diagnosis.card.ipynb #fa08e45f
 def load_card(
@@ -273,18 +374,24 @@ def load_card(
     p = resources.files("edm_lab") / "cards" / f"{path}.toml" if str(path) in packaged_cards() else Path(path)
     name = str(path)
     try:
-        if isinstance(p, Path) and p.stat().st_size > max_bytes: raise LabError(name, f"{p.stat().st_size} bytes", f"a card of at most {max_bytes} bytes")
+        if isinstance(p, Path) and p.stat().st_size > max_bytes:
+            raise LabError(name, f"{p.stat().st_size} bytes", f"a card of at most {max_bytes} bytes")
         tree = tomllib.loads(p.read_bytes().decode("utf-8"))
-    except OSError as e: raise LabError(name, (e.strerror or "an unreadable file").lower(), f"a card file, or one of {', '.join(packaged_cards())}") from None
-    except UnicodeDecodeError as e: raise LabError(name, f"byte {e.object[e.start]:#04x} at {e.start}, which is not UTF-8", "a text file in UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as e: raise LabError(name, f"not TOML: {e}", "key = value lines under [section] heads") from None
+    except OSError as e:
+        raise LabError(name, (e.strerror or "an unreadable file").lower(), f"a card file, or one of "
+                       f"{', '.join(packaged_cards())}") from None
+    except UnicodeDecodeError as e:
+        raise LabError(name, f"byte {e.object[e.start]:#04x} at {e.start}, which is not UTF-8", "a text file in UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as e:
+        raise LabError(name, f"not TOML: {e}", "key = value lines under [section] heads") from None
     return parse_card(tree, name)
 
 # %% ../../nbs/52_diagnosis.card.ipynb #c5539d81
 def packaged_cards() -> list[str]:
     "Names of the cards that come with the package."
     order = ["st", "jsddpm", "pomodoro", "latent", "state"]
-    found = {f.name.removesuffix(".toml") for f in (resources.files("edm_lab") / "cards").iterdir() if f.name.endswith(".toml")}
+    found = {f.name.removesuffix(".toml") for f in (resources.files("edm_lab") / "cards").iterdir()
+             if f.name.endswith(".toml")}
     return [c for c in order if c in found] + sorted(found - set(order))
 
 # %% ../../nbs/52_diagnosis.card.ipynb #493b6622

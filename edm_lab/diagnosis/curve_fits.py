@@ -66,23 +66,31 @@ def _informed_curve(sigma, sd): return np.ones_like(sigma)
 def hypotheses_of(
     sigma_data: float, # logged (data units)
     dims: int | None = None, # columns of x0
-    live: int | None = None, # columns that vary
+    model_check: int | None = None, # columns that vary
     symmetry: str | None = None, # group of the target, or None
     n_points: tuple = (), # points a set, one curve each; unknown: 64, 128 and 256
     std: float | None = None, # measured standard deviation, where it is known
 ) -> list[Hypothesis]: # the null first
     "Every story that could explain a scale table of such a run."
     sd = std or sigma_data
-    in_plane = sd * (dims / live)**.5 if dims and live else sd
-    out = [Hypothesis("F_x = 0 (null)", "null", "the network adds nothing to the skip connection", zero_output_curve, sigma_data)]
-    if in_plane > 1.01 * sd: out.append(Hypothesis(f"Wiener filter, {live} live columns of {dims}", "wiener", "the network learnt which columns vary and how much, nothing else", zero_output_curve, in_plane))
+    in_plane = sd * (dims / model_check)**.5 if dims and model_check else sd
+    out = [Hypothesis("F_x = 0 (null)", "null", "the network adds nothing to the skip connection", zero_output_curve,
+                      sigma_data)]
+    if in_plane > 1.01 * sd:
+        out.append(Hypothesis(f"Wiener filter, {model_check} live columns of {dims}", "wiener",
+                              "the network learnt which columns vary and how much, nothing else", zero_output_curve,
+                              in_plane))
     for g in ([symmetry] if symmetry in ("signs", "so2", "o2") else []):
         for n in n_points or (64, 128, 256):
             for reading, s in {"in-plane": sd, f"rms over {dims}": in_plane}.items():
                 if s == sd and reading != "in-plane": continue
-                label = f"frame unknown, {dict(so2='SO(2)', o2='O(2)').get(g, g)}, n = {n:.0f}" + (f", {reading}" if in_plane > sd else "")
-                out.append(Hypothesis(label, "symmetry", "a perfect answer to a target without a frame", lambda x, a, g=g, n=int(n): unknown_frame_curve(x, a, g, n), s))
-    return out + [Hypothesis("informed (scale 1)", "informed", "the answer has the right size at every level", _informed_curve, sd)]
+                label = f"frame unknown, {dict(so2='SO(2)', o2='O(2)').get(g, g)}, n = {n:.0f}" + (f", {reading}"
+                                                                                                   if in_plane > sd
+                                                                                                   else "")
+                out.append(Hypothesis(label, "symmetry", "a perfect answer to a target without a frame",
+                                      lambda x, a, g=g, n=int(n): unknown_frame_curve(x, a, g, n), s))
+    return out + [Hypothesis("informed (scale 1)", "informed", "the answer has the right size at every level",
+                             _informed_curve, sd)]
 
 # %% ../../nbs/52b_diagnosis.curve_fits.ipynb #e1646d6c
 @dataclass
@@ -106,11 +114,13 @@ def fit_hypothesis(
     y = np.log(np.maximum(scale_r, .005))
     def residual(u): return y - np.log(np.maximum(hypothesis.curve(sigma, np.exp(u)), 1e-6))
     u0 = np.log(hypothesis.scale)
-    best = minimize_scalar(lambda u: (residual(u)**2).sum(), bounds=(u0 - np.log(slack), u0 + np.log(slack)), method="bounded", options=dict(xatol=1e-5)).x
+    best = minimize_scalar(lambda u: (residual(u)**2).sum(), bounds=(u0 - np.log(slack), u0 + np.log(slack)),
+                           method="bounded", options=dict(xatol=1e-5)).x
     h, r = 1e-3, residual(best)
     slope2 = (((residual(best + h) - residual(best - h)) / (2 * h))**2).sum()
     se = (r @ r / max(len(y) - 1, 1) / slope2)**.5 * np.exp(best) if slope2 > 1e-9 else np.inf
-    return Fit(hypothesis, float(np.exp(best)), float(se), float((r @ r / len(r))**.5), hypothesis.curve(sigma, np.exp(best)).tolist())
+    return Fit(hypothesis, float(np.exp(best)), float(se), float((r @ r / len(r))**.5),
+               hypothesis.curve(sigma, np.exp(best)).tolist())
 
 # %% ../../nbs/52b_diagnosis.curve_fits.ipynb #d46a39a8
 def costs(
@@ -129,7 +139,8 @@ def compare(
 ) -> list[Fit]: # best first
     "Fit every rival to the same log; best first."
     sigma, scale_r = np.asarray(sigma, float), np.asarray(scale_r, float)
-    if len(sigma) != len(scale_r): raise LabError("scale_r", f"{len(scale_r)} values", f"{len(sigma)}, as many as sigma")
+    if len(sigma) != len(scale_r):
+        raise LabError("scale_r", f"{len(scale_r)} values", f"{len(sigma)}, as many as sigma")
     fits = [fit_hypothesis(r, sigma, scale_r) for r in hypotheses]
     return [f for _, f in sorted(zip(costs(fits), fits), key=lambda c: c[0])]
 
@@ -156,5 +167,6 @@ def branch_share(
     grid = np.linspace(0, 1, 1001)
     rss = np.array([((y - model(a))**2).sum() for a in grid])
     a = grid[rss.argmin()]
-    near = grid[rss <= rss.min() + rss.min() / max(len(y) - 1, 1)] # where the fit is worse by one residual variance at most
+    # where the fit is worse by one residual variance at most
+    near = grid[rss <= rss.min() + rss.min() / max(len(y) - 1, 1)]
     return float(a), float(max(near[-1] - a, a - near[0], grid[1] / 2))

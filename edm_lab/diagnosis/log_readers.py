@@ -30,13 +30,21 @@ def rows_to_card(
     "A card from the rows of one log."
     rows = list(rows)
     table = next((t for t in ("logged.scale", "logged.mse") if rows and next(iter(TABLES[t])) in rows[0]), None)
-    if table is None: raise LabError(name, "no rows with a column sigma or t", "sigma,scale_r[,trace_r][,fx_ratio] or t,mse_eps")
+    if table is None:
+        raise LabError(name, "no rows with a column sigma or t", "sigma,scale_r[,trace_r][,fx_ratio] or t,mse_eps")
     level, *_ = TABLES[table]
     cols = [c for c in TABLES[table] if c in rows[0]]
-    values = {f"{table}.{c}": known_keys()[f"{table}.{c}"].check(v, f"{name}: column {c}") for c, v in zip(cols, binned(_last_steps(rows, level), cols))}
-    if table == "logged.scale" and sigma_data is None: raise LabError(f"{name}: sigma_data", "nothing", "the sigma_data of the run (--sigma-data), in the unit of sigma")
-    if table == "logged.mse" and schedule is None: raise LabError(f"{name}: schedule", "nothing", "the run's schedule (--schedule linear, scaled_linear or cosine)")
-    told = {"model.sigma_data": sigma_data, "noise.schedule": schedule} | ({"noise.timesteps": timesteps, "data.variance": [data_var] if data_var else None} if table == "logged.mse" else {})
+    values = {f"{table}.{c}": known_keys()[f"{table}.{c}"].check(v, f"{name}: column {c}")
+              for c, v in zip(cols, binned(_last_steps(rows, level), cols))}
+    if table == "logged.scale" and sigma_data is None:
+        raise LabError(f"{name}: sigma_data", "nothing",
+                       "the sigma_data of the run (--sigma-data), in the unit of sigma")
+    if table == "logged.mse" and schedule is None:
+        raise LabError(f"{name}: schedule", "nothing",
+                       "the run's schedule (--schedule linear, scaled_linear or cosine)")
+    told = {"model.sigma_data": sigma_data,
+            "noise.schedule": schedule} | ({"noise.timesteps": timesteps, "data.variance": [data_var] if data_var
+                                            else None} if table == "logged.mse" else {})
     values |= {k: known_keys()[k].check(v, f"{name}: {k}") for k, v in told.items() if v is not None}
     check_table(values, table, name)
     top = values["logged.mse.t"][-1] if table == "logged.mse" else 0
@@ -82,13 +90,17 @@ def read_csv(
     lines = csv.reader(text.splitlines(), delimiter=max(",;\t", key=text.split("\n", 1)[0].count))
     header = [h.strip().lower() for h in next(lines, [])]
     for h in header:
-        if h not in known: raise LabError(f"{path}: column {short(h)}", expected=f"columns among {', '.join(sorted(known))}{nearest(h, known)}")
+        if h not in known:
+            raise LabError(f"{path}: column {short(h)}", expected=f"columns among "
+                           f"{', '.join(sorted(known))}{nearest(h, known)}")
     if len(set(header)) < len(header): raise LabError(f"{path}: header", ",".join(header), "each column once")
-    if not {"sigma", "t"} & set(header): raise LabError(f"{path}: header", short(",".join(header)), "a column sigma (with scale_r) or t (with mse_eps)")
+    if not {"sigma", "t"} & set(header):
+        raise LabError(f"{path}: header", short(",".join(header)), "a column sigma (with scale_r) or t (with mse_eps)")
     out = []
     for i, row in enumerate(lines, 2):
         if not row or not any(row): continue
-        if len(row) != len(header): raise LabError(f"{path}: line {i}", f"{len(row)} values", f"{len(header)}, as in the header")
+        if len(row) != len(header):
+            raise LabError(f"{path}: line {i}", f"{len(row)} values", f"{len(header)}, as in the header")
         try: out.append(dict(zip(header, map(float, row))))
         except ValueError: raise LabError(f"{path}: line {i}", short(",".join(row)), "numbers") from None
     if not out: raise LabError(f"{path}", "a header and no rows", "at least one row")
@@ -101,11 +113,15 @@ def _text_of(
 ) -> str:
     "The text of a file in UTF-8, with or without a byte-order mark; one line if it cannot be read so."
     try:
-        if (size := Path(path).stat().st_size) > max_bytes: raise LabError(f"{path}", f"{size} bytes", f"at most {max_bytes}")
+        if (size := Path(path).stat().st_size) > max_bytes:
+            raise LabError(f"{path}", f"{size} bytes", f"at most {max_bytes}")
         raw = Path(path).read_bytes()
-    except OSError as e: raise LabError(f"{path}", (e.strerror or "an unreadable file").lower(), "a file that can be read") from None
+    except OSError as e:
+        raise LabError(f"{path}", (e.strerror or "an unreadable file").lower(), "a file that can be read") from None
     try: text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as e: raise LabError(f"{path}", f"byte {e.object[e.start]:#04x} at {e.start}, which is not UTF-8", "a text file in UTF-8") from None
+    except UnicodeDecodeError as e:
+        raise LabError(f"{path}", f"byte {e.object[e.start]:#04x} at {e.start}, which is not UTF-8",
+                       "a text file in UTF-8") from None
     if "\0" in text: raise LabError(f"{path}", "a binary file", "a text file in UTF-8")
     if not text.strip(): raise LabError(f"{path}", "an empty file", "a table")
     return text
@@ -115,7 +131,8 @@ def parse_tag(
     tag: str, # name of a logged scalar
 ) -> tuple[str, str, float] | None: # (column, "sigma" or "t", level), or None for another scalar
     "Read the quantity and the level from the name of a logged scalar."
-    m = re.search(r"(scale_r|trace_r|fx_ratio|mse_eps|eps_mse|pred_mse(?:_image)?)[/_@ ]*(sigma|t)[=_ ]*([0-9][0-9.eE+-]*)$", tag)
+    m = re.search(r"(scale_r|trace_r|fx_ratio|mse_eps|eps_mse|pred_mse(?:_image)?)[/_@ ]*(sigma|t)[=_ "
+                  r"]*([0-9][0-9.eE+-]*)$", tag)
     if not m: return None
     column = m[1] if m[1] in ("scale_r", "trace_r", "fx_ratio") else "mse_eps"
     if (column == "mse_eps") != (m[2] == "t"): return None
@@ -133,7 +150,8 @@ def read_jsonl(
         try: r = json.loads(line)
         except (ValueError, RecursionError): raise LabError(f"{path}: line {i}", short(line), "a JSON object") from None
         if not isinstance(r, dict): raise LabError(f"{path}: line {i}", short(r), "a JSON object")
-        number = {k: float(v) for k, v in r.items() if isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e300 or isinstance(v, float)}
+        number = {k: float(v) for k, v in r.items() if isinstance(v, int | float) and not isinstance(v, bool)
+                  and abs(v) < 1e300 or isinstance(v, float)}
         if {"sigma", "t"} & number.keys(): out.append({k: v for k, v in number.items() if k in columns})
         else: out += _tag_rows(number, number.get("step", i))
     return out
@@ -155,8 +173,11 @@ def read_tensorboard(
 ) -> list[dict]: # rows
     "Rows from the tagged scalars of a TensorBoard folder."
     try: from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    except ImportError: raise LabError(f"{path}", "a folder, and no tensorboard package", "pip install 'edm_lab[tb]' to read event files") from None
-    if not list(Path(path).rglob("*tfevents*")): raise LabError(f"{path}", "a folder without TensorBoard event files", "a file, or a folder of event files")
+    except ImportError:
+        raise LabError(f"{path}", "a folder, and no tensorboard package",
+                       "pip install 'edm_lab[tb]' to read event files") from None
+    if not list(Path(path).rglob("*tfevents*")):
+        raise LabError(f"{path}", "a folder without TensorBoard event files", "a file, or a folder of event files")
     out = []
     for folder in sorted({p.parent for p in Path(path).rglob("*tfevents*")}):
         acc = EventAccumulator(str(folder), size_guidance={"scalars": 0})
@@ -190,5 +211,8 @@ def open_run(
     if p.is_dir(): return rows_to_card(read_tensorboard(p), str(path), **told)
     if p.suffix.lower() in (".jsonl", ".ndjson", ".json"): return rows_to_card(read_jsonl(p), str(path), **told)
     if p.suffix.lower() in (".csv", ".tsv", ".txt"): return rows_to_card(read_csv(p), str(path), **told)
-    if not p.exists(): raise LabError(f"{path}", "no such file or card", f"a file, or one of {', '.join(packaged_cards())}{nearest(str(path), packaged_cards())}")
-    raise LabError(f"{path}", f"a file ending in {p.suffix or 'nothing'}", ".toml, .csv, .tsv, .jsonl, or a TensorBoard folder")
+    if not p.exists():
+        raise LabError(f"{path}", "no such file or card", f"a file, or one of "
+                       f"{', '.join(packaged_cards())}{nearest(str(path), packaged_cards())}")
+    raise LabError(f"{path}", f"a file ending in {p.suffix or 'nothing'}", ".toml, .csv, .tsv, .jsonl, or a "
+                   "TensorBoard folder")

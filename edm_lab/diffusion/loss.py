@@ -27,7 +27,8 @@ def bin_stats(
 ) -> tuple[Tensor, Tensor, Tensor]: # mean, count and standard error of the mean in each bin
     "Mean, count and standard error of a value in bins of sigma; nan where a bin has no sample (two for the error)."
     s, v, e = (torch.as_tensor(t).detach().double().cpu() for t in (sigma, value, edges))
-    if e.ndim != 1 or len(e) < 2 or not (e.diff() > 0).all(): raise LabError("edges", e.tolist(), "at least two rising levels, data units")
+    if e.ndim != 1 or len(e) < 2 or not (e.diff() > 0).all():
+        raise LabError("edges", e.tolist(), "at least two rising levels, data units")
     i = torch.bucketize(s, e, right=True) - 1
     inside = (i >= 0) & (i < len(e) - 1)
     one = torch.nn.functional.one_hot(i[inside], len(e) - 1).double()
@@ -109,7 +110,8 @@ def denoising_loss(
     "Denoising loss of each sample: weight(sigma) |D(x0 + sigma eps; sigma) - x0|^2, mean over valid coordinates."
     levels = sigma.sample(len(x0), gen) if hasattr(sigma, "sample") else sigma
     x0 = _valid(x0, mask)
-    s = torch.as_tensor(levels, dtype=torch.promote_types(x0.dtype, torch.float32), device=x0.device).reshape(-1).expand(len(x0))
+    s = torch.as_tensor(levels, dtype=torch.promote_types(x0.dtype, torch.float32),
+                        device=x0.device).reshape(-1).expand(len(x0))
     x = _valid(add_noise(x0, s, noise, gen)[0], mask)
     err = D(x, s, cond).to(s.dtype) - x0
     at = sigma_like(s, err)
@@ -132,7 +134,8 @@ def loss_curve(
     seed: int = 0, # the same seed gives the same noise to every denoiser
 ) -> tuple[Tensor, Tensor]: # mean loss at each level, and its standard error
     "Loss against sigma: mean and standard error over all of x0 at each level."
-    rows = [denoising_loss(D, x0, float(s), weight, cond, noise, mask, rng(seed, "loss_curve", i)).loss.double() for i, s in enumerate(sigmas)]
+    rows = [denoising_loss(D, x0, float(s), weight, cond, noise, mask, rng(seed, "loss_curve", i)).loss.double()
+            for i, s in enumerate(sigmas)]
     return torch.stack([r.mean() for r in rows]), torch.stack([r.std() for r in rows]) / len(x0)**.5
 
 # %% ../../nbs/13_diffusion.loss.ipynb #2612cdf2

@@ -41,7 +41,8 @@ class Isotropic:
     def project(self, x): return x
     def cov(self, n): return torch.eye(n, dtype=torch.float64)
     def sigma_eff(self, level="point", centred=False, n=None):
-        if level not in ("point", "internal"): raise LabError("level", repr(level), "point or internal (only a Tree knows more)")
+        if level not in ("point", "internal"):
+            raise LabError("level", repr(level), "point or internal (only a Tree knows more)")
         return (1 - 1 / n)**.5 if n and (centred or level == "internal") else 1.
 
 # %% ../../nbs/10_diffusion.noise.ipynb #859f770b
@@ -52,7 +53,8 @@ class Centred:
     def _mask(self, n: int, b: int | None = None) -> Bool[Tensor, "b n"]:
         m = torch.ones(1, n, dtype=torch.bool) if self.mask is None else self.mask
         if m.dtype != torch.bool or m.ndim != 2 or m.shape[1] != n or len(m) not in (1, b or len(m)):
-            raise LabError("mask", f"{m.dtype} of shape {tuple(m.shape)}", f"bool of shape ({b or 'b'}, {n}) or (1, {n})")
+            raise LabError("mask", f"{m.dtype} of shape {tuple(m.shape)}",
+                           f"bool of shape ({b or 'b'}, {n}) or (1, {n})")
         return m
     def sample(self, like, gen=None): return self.project(randn_like(like, gen))
     def project(self, x):
@@ -79,7 +81,9 @@ def _groups(
         raise LabError(what, f"{i.dtype} of shape {tuple(i.shape)}", "one axis of integers, at least one")
     used = i.unique()
     gap = (used != torch.arange(len(used), device=i.device)).nonzero()
-    if len(gap): raise LabError(what, f"group {int(used[gap[0]])} in use and no element in group {int(gap[0])}", f"groups 0..{len(used) - 1}, numbered without gaps")
+    if len(gap):
+        raise LabError(what, f"group {int(used[gap[0]])} in use and no element in group {int(gap[0])}",
+                       f"groups 0..{len(used) - 1}, numbered without gaps")
     return i.long()
 
 # %% ../../nbs/10_diffusion.noise.ipynb #e8b821bb
@@ -91,7 +95,8 @@ class Membership:
     def __post_init__(self):
         for name in ("residue", "chain"): object.__setattr__(self, name, _groups(getattr(self, name), name))
         r = int(self.residue.max()) + 1
-        if r != len(self.chain): raise LabError("chain", f"{len(self.chain)} entries", f"one for each of the {r} residues")
+        if r != len(self.chain):
+            raise LabError("chain", f"{len(self.chain)} entries", f"one for each of the {r} residues")
     @property
     def levels(self) -> dict[str, Int[Tensor, " n"]]:
         "The group of each atom, fine to coarse."
@@ -115,7 +120,8 @@ def within(
 ) -> Float64[Tensor, " n"]: # for each atom
     "The mean of K_ab over the atoms b of a's own group; its mean over a group is the variance of the group's mean."
     size = {k: torch.bincount(i)[i].double() for k, i in who.levels.items()}
-    return sum(w * torch.minimum(size[k], size[level]) / size[level] for k, w in zip(("atom", "residue", "chain"), weights))
+    return sum(w * torch.minimum(size[k], size[level]) / size[level]
+               for k, w in zip(("atom", "residue", "chain"), weights))
 
 # %% ../../nbs/10_diffusion.noise.ipynb #1351a018
 def _level_rms(
@@ -143,7 +149,9 @@ class Tree(Membership):
             raise LabError("weights", self.weights, "three variances (atom, residue, chain), not all zero")
         object.__setattr__(self, "weights", tuple((w / w.sum()).tolist()))
     def _parts(self, *shape):
-        if len(shape) < 2 or shape[-2] != len(self.residue): raise LabError("points", f"shape {shape}", f"the {len(self.residue)} atoms of the tree on the last axis but one")
+        if len(shape) < 2 or shape[-2] != len(self.residue):
+            raise LabError("points", f"shape {shape}",
+                           f"the {len(self.residue)} atoms of the tree on the last axis but one")
         return [(w, level, i) for w, (level, i) in zip(self.weights, self.levels.items()) if w]
     def sample(self, like, gen=None):
         eps = torch.zeros_like(like)
@@ -155,7 +163,8 @@ class Tree(Membership):
     def cov(self, n): return sum(w * (i[:, None] == i).double() for w, _, i in self._parts(n, n))
     def sigma_eff(self, level="point", centred=False, n=None):
         if level in ("point", "internal"): level, centred = "atom", centred or level == "internal"
-        if level not in self.levels: raise LabError("level", repr(level), "point, internal, atom, residue, chain or set")
+        if level not in self.levels:
+            raise LabError("level", repr(level), "point, internal, atom, residue, chain or set")
         return _level_rms(self, self.weights, level, centred)
 
 # %% ../../nbs/10_diffusion.noise.ipynb #9fed7dfd
@@ -174,7 +183,8 @@ def split_sigma(
 ) -> dict[str, float]: # for "chain", "residue" and "atom"
     "Root mean square, over the atoms, of the noise of each component of `tree_split`, at sigma = 1."
     s, c, r, a = (within(tree, tree.weights, k).mean() for k in ("set", "chain", "residue", "atom"))
-    return {k: float(v.clamp_min(0))**.5 for k, v in dict(chain=c - s if centred else c, residue=r - c, atom=a - r).items()}
+    return {k: float(v.clamp_min(0))**.5 for k, v in dict(chain=c - s if centred else c, residue=r - c,
+                                                          atom=a - r).items()}
 
 # %% ../../nbs/10_diffusion.noise.ipynb #f6049aa8
 def add_noise(

@@ -66,7 +66,8 @@ def f_target_var(
 def _positive(what, v):
     "Raise unless every entry is a positive finite number."
     t = torch.as_tensor(v)
-    if not bool(((t > 0) & t.isfinite()).all()): raise LabError(what, v, "positive numbers in data units, measured on the training data")
+    if not bool(((t > 0) & t.isfinite()).all()):
+        raise LabError(what, v, "positive numbers in data units, measured on the training data")
     return v
 
 # %% ../../nbs/12_diffusion.precond.ipynb #e8c0daf4
@@ -84,7 +85,8 @@ class Precond(torch.nn.Module):
                  sigma_data: float | Tensor, # standard deviation of x0, data units; a tensor must broadcast over the event
                  sigma_ref: float = 1.): # level at which c_noise is 0; EDM: 1, AlphaFold 3: sigma_data
         super().__init__()
-        self.net, self.sigma_data, self.sigma_ref = net, _positive("sigma_data", sigma_data), _positive("sigma_ref", sigma_ref)
+        self.net, self.sigma_data, self.sigma_ref = net, _positive("sigma_data",
+                                                                   sigma_data), _positive("sigma_ref", sigma_ref)
     def both(self, x: Float[Tensor, " b *d"], sigma: float | Tensor, cond: dict | None = None) -> tuple[Tensor, Tensor]:
         "The answer D in the dtype of `x`, and the raw F_x in the dtype of the network."
         c_skip, c_out, c_in, c_noise = coeffs(_level(sigma, x), self.sigma_data, self.sigma_ref)
@@ -95,19 +97,23 @@ class Precond(torch.nn.Module):
     def f_error(self, err: Float[Tensor, " b *d"], sigma: float | Tensor) -> Tensor:
         "An error of D, D - x0, as the error of F_x that caused it: err / c_out."
         return err / coeffs(_level(sigma, err), self.sigma_data)[1]
-    def get_extra_state(self): return torch.cat([torch.as_tensor(v, dtype=torch.float64, device="cpu").flatten() for v in (self.sigma_data, self.sigma_ref)])
+    def get_extra_state(self):
+        return torch.cat([torch.as_tensor(v, dtype=torch.float64, device="cpu").flatten()
+                          for v in (self.sigma_data, self.sigma_ref)])
     def set_extra_state(self, state):
         here = self.get_extra_state()
         if state.shape != here.shape or not torch.allclose(state.to(here), here, rtol=1e-6):
-            raise LabError("checkpoint", f"sigma_data and sigma_ref {state.tolist()}", f"{here.tolist()}, what this Precond was built with")
+            raise LabError("checkpoint", f"sigma_data and sigma_ref {state.tolist()}",
+                           f"{here.tolist()}, what this Precond was built with")
 
 # %% ../../nbs/12_diffusion.precond.ipynb #cc3c7073
 class ZeroOutput:
     "The wrapper around a network that says nothing, F_x = 0: D = c_skip x."
-    def __init__(self,
-                 sigma_data: float | Tensor): # standard deviation of x0, data units; a tensor must broadcast over the event
+    # standard deviation of x0, data units; a tensor must broadcast over the event
+    def __init__(self, sigma_data: float | Tensor):
         self.sigma_data = _positive("sigma_data", sigma_data)
-    def __call__(self, x: Float[Tensor, " b *d"], sigma: float | Tensor, cond: dict | None = None) -> Float[Tensor, " b *d"]:
+    def __call__(self, x: Float[Tensor, " b *d"], sigma: float | Tensor,
+                 cond: dict | None = None) -> Float[Tensor, " b *d"]:
         return (coeffs(_level(sigma, x), self.sigma_data)[0] * x).to(x.dtype)
 
 # %% ../../nbs/12_diffusion.precond.ipynb #b65d9327
@@ -140,7 +146,8 @@ class WienerDenoiser:
     def fit(cls, x0: Float[Tensor, " b *d"]) -> "WienerDenoiser":
         "The Wiener filter of a data set: mean and variance of each coordinate."
         return cls(x0.mean(0), x0.var(0, correction=0))
-    def __call__(self, x: Float[Tensor, " b *d"], sigma: float | Tensor, cond: dict | None = None) -> Float[Tensor, " b *d"]:
+    def __call__(self, x: Float[Tensor, " b *d"], sigma: float | Tensor,
+                 cond: dict | None = None) -> Float[Tensor, " b *d"]:
         s = _level(sigma, x)
         mean, var = self.mean.to(s), self.var.to(s)
         return (mean + var / (var + s**2) * (x - mean)).to(x.dtype)
@@ -194,9 +201,12 @@ class TreePrecond(torch.nn.Module):
         super().__init__()
         noise = split_sigma(tree, centred)
         for k, v in sigma_data.items():
-            if noise.get(k, 0) < 1e-6 or not v > 0: raise LabError(f"sigma_data[{k!r}]", f"data {v}, noise {noise.get(k)}", f"a level of {list(noise)} with noise and data; leave out the others")
+            if noise.get(k, 0) < 1e-6 or not v > 0:
+                raise LabError(f"sigma_data[{k!r}]", f"data {v}, noise {noise.get(k)}",
+                               f"a level of {list(noise)} with noise and data; leave out the others")
         self.net, self.tree, self.levels, self.sigma_ref = net, tree, list(sigma_data), sigma_ref
-        self.level_data, self.level_noise = (torch.tensor([d[k] for k in self.levels], dtype=torch.float64)[:, None] for d in (sigma_data, noise))
+        self.level_data, self.level_noise = (torch.tensor([d[k] for k in self.levels],
+                                                          dtype=torch.float64)[:, None] for d in (sigma_data, noise))
         self.sigma_data = float(self.level_data.norm())
     def coeffs(self, sigma, x): # each `b 1 k 1`
         s = _level(sigma, x)[..., None]

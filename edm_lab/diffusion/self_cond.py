@@ -39,7 +39,8 @@ class SelfConditioned(nn.Module):
     def sigma_data(self): return self.D.sigma_data
     def predict(self, question, x, sigma, cond):
         if cond and cond.get("self_cond") is not None: return question(x, sigma, cond)
-        if self.training and torch.rand((), generator=self.gen, device=self.gen.device if self.gen else "cpu") >= self.p: return question(x, sigma, cond)
+        if self.training and torch.rand((), generator=self.gen, device=self.gen.device if self.gen else "cpu") >= self.p:
+            return question(x, sigma, cond)
         with torch.no_grad(): first = self.D(x, sigma, cond)
         return question(x, sigma, with_prediction(cond, first, sigma, self.sigma_data))
     def both(self, x: Float[Tensor, " b *d"], sigma: float | Tensor, cond: dict | None = None) -> tuple[Tensor, Tensor]:
@@ -48,7 +49,8 @@ class SelfConditioned(nn.Module):
     def forward(self, x, sigma, cond=None): return self.predict(self.D, x, sigma, cond)
     def f_error(self, err: Float[Tensor, " b *d"], sigma: float | Tensor) -> Tensor:
         "An error of D as the error of F_x that caused it."
-        return self.D.f_error(err, sigma) if hasattr(self.D, "f_error") else err / coeffs(sigma_like(sigma, err), self.sigma_data)[1]
+        return (self.D.f_error(err, sigma) if hasattr(self.D, "f_error")
+                else err / coeffs(sigma_like(sigma, err), self.sigma_data)[1])
 
 # %% ../../nbs/12a_diffusion.self_cond.ipynb #8c442f9c
 class Carried:
@@ -57,7 +59,11 @@ class Carried:
                  S: SelfConditioned): # in evaluation mode
         if S.training: raise LabError("S", "training mode", "evaluation mode: call .eval() first")
         self.D, self.sigma_data, self.last = S.D, S.sigma_data, None
-    def __call__(self, x: Float[Tensor, " b *d"], sigma: float | Tensor, cond: dict | None = None) -> Float[Tensor, " b *d"]:
-        if self.last is not None and self.last.shape != x.shape: raise LabError("x", f"shape {tuple(x.shape)}", f"{tuple(self.last.shape)}, as in the call before; a new trajectory needs a new Carried")
-        self.last = self.D(x, sigma, cond if self.last is None else with_prediction(cond, self.last, sigma, self.sigma_data)).detach()
+    def __call__(self, x: Float[Tensor, " b *d"], sigma: float | Tensor,
+                 cond: dict | None = None) -> Float[Tensor, " b *d"]:
+        if self.last is not None and self.last.shape != x.shape:
+            raise LabError("x", f"shape {tuple(x.shape)}", f"{tuple(self.last.shape)}, as in the call before; a new "
+                           f"trajectory needs a new Carried")
+        self.last = self.D(x, sigma, cond if self.last is None
+                           else with_prediction(cond, self.last, sigma, self.sigma_data)).detach()
         return self.last

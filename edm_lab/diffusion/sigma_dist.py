@@ -34,7 +34,8 @@ def _f64(v: float | Tensor) -> Float64[Tensor, " *s"]: return torch.as_tensor(v,
 # %% ../../nbs/10a_diffusion.sigma_dist.ipynb #5f07c17c
 def _uniform(n: int, gen: torch.Generator | None) -> Float64[Tensor, " n"]:
     "Uniform on (0, 1): never 0, which a log-normal would turn into no noise at all."
-    return torch.rand(n, dtype=torch.float64, generator=gen, device=gen.device if gen is not None else "cpu").clamp_min(2**-54)
+    return torch.rand(n, dtype=torch.float64, generator=gen, device=gen.device if gen is not None
+                      else "cpu").clamp_min(2**-54)
 
 # %% ../../nbs/10a_diffusion.sigma_dist.ipynb #c95e4363
 def _rising(what: str, *values: float | None) -> None:
@@ -52,9 +53,15 @@ class _Clamped:
     hi: float | None = None # None: inf
     @property
     def ends(self): return self.lo or 0., self.hi or inf
-    def pdf(self, s): lo, hi = self.ends; return torch.where((s >= lo) & (s <= hi), self.sigma_dist.pdf(s), 0.)
-    def cdf(self, s): lo, hi = self.ends; return torch.where(s < lo, 0., torch.where(s >= hi, 1., self.sigma_dist.cdf(s)))
-    def tail_prob(self, s): lo, hi = self.ends; return torch.where(s <= lo, 1., torch.where(s > hi, 0., self.sigma_dist.tail_prob(s)))
+    def pdf(self, s):
+        lo, hi = self.ends
+        return torch.where((s >= lo) & (s <= hi), self.sigma_dist.pdf(s), 0.)
+    def cdf(self, s):
+        lo, hi = self.ends
+        return torch.where(s < lo, 0., torch.where(s >= hi, 1., self.sigma_dist.cdf(s)))
+    def tail_prob(self, s):
+        lo, hi = self.ends
+        return torch.where(s <= lo, 1., torch.where(s > hi, 0., self.sigma_dist.tail_prob(s)))
     def icdf(self, q): return self.sigma_dist.icdf(q).clamp(*self.ends)
 
 # %% ../../nbs/10a_diffusion.sigma_dist.ipynb #8258f050
@@ -131,7 +138,8 @@ class CapBand:
     sigma_min: float = .002 # lowest level, data units; Karras et al. 2022
     def __post_init__(self):
         _rising("CapBand sigma_min, cap", self.sigma_min, self.cap)
-        if not (0 < self.band < 1 and 0 <= self.share <= 1): raise LabError("CapBand band, share", f"{self.band}, {self.share}", "fractions")
+        if not (0 < self.band < 1 and 0 <= self.share <= 1):
+            raise LabError("CapBand band, share", f"{self.band}, {self.share}", "fractions")
     def _mix(self, f, s):
         top, rest = LogUniform(self.band * self.cap, self.cap), _Clamped(self.base, self.sigma_min, self.cap)
         return self.share * getattr(top, f)(s) + (1 - self.share) * getattr(rest, f)(_f64(s))
@@ -153,7 +161,8 @@ def _levels(
     s = _f64(sigmas).detach().reshape(-1)
     if len(s) and s[-1] == 0: s = s[:-1]
     if not len(s) or not s.isfinite().all() or not (s > 0).all() or grid and (len(s) < 2 or not (s.diff() < 0).all()):
-        raise LabError("sigmas", f"{len(s)} levels, {s[:4].tolist()}...", f"{'at least two' if grid else 'finite'} positive levels{', falling,' if grid else ''} then perhaps 0")
+        raise LabError("sigmas", f"{len(s)} levels, {s[:4].tolist()}...", f"{'at least two' if grid else 'finite'} "
+                       f"positive levels{', falling,' if grid else ''} then perhaps 0")
     return s
 
 # %% ../../nbs/10a_diffusion.sigma_dist.ipynb #09ebc28f
@@ -210,6 +219,7 @@ def coverage(
     "How often training visits each level of a sampler: density per unit of ln sigma, P(S >= sigma), P(|ln S - ln sigma| <= 1/2)."
     s = _levels(sigmas, grid=False)
     lo, hi = s * e**-.5, s * e**.5
-    up, down = sigma_dist.tail_prob(lo) - sigma_dist.tail_prob(hi), sigma_dist.cdf(hi) - sigma_dist.cdf(lo)   # each is exact at its own end
+    # each is exact at its own end
+    up, down = sigma_dist.tail_prob(lo) - sigma_dist.tail_prob(hi), sigma_dist.cdf(hi) - sigma_dist.cdf(lo)
     share = torch.where(sigma_dist.cdf(s) > .5, up, down)
     return dict(sigma=s, density=sigma_dist.pdf(s) * s, tail=sigma_dist.tail_prob(s), share=share, rare=share < rare)

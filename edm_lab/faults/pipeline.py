@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'STEPS', 'KINDS', 'FAULTS', 'keep', 'visit', 'Pipeline', 'dropped', 'net_for', 'frames', 'psnr', 'solve',
-           'in_chunks', 'rescaled', 'healthy', 'feed_of', 'Trained', 'fit_run', 'subject_of', 'control_runs', 'Fault',
+           'in_chunks', 'rescaled', 'healthy', 'feed_of', 'Trained', 'fit_run', 'context_of', 'control_runs', 'Fault',
            'fault', 'examined_run']
 
 # %% ../../nbs/54_faults.pipeline.ipynb #55a56e27
@@ -35,7 +35,7 @@ from ..diffusion.noise import Isotropic, NoiseModel
 from ..diffusion.precond import Precond
 from ..samplers.single_step import final, heun
 from ..samplers.schedules import karras
-from ..model_checks.context import Feed, Subject
+from ..model_checks.context import Feed, Context
 
 # %% ../../nbs/54_faults.pipeline.ipynb #139ef9cd
 def keep(
@@ -144,7 +144,8 @@ def in_chunks(
     "The way validation asks: a hundred rows at a time."
     def evaluate(x, sigma, cond=None):
         def cut(v, i): return v[i:i + 100] if isinstance(v, Tensor) and v.ndim and len(v) == len(x) else v
-        return torch.cat([D(x[i:i + 100], cut(sigma, i), cond and {k: cut(v, i) for k, v in cond.items()}) for i in range(0, len(x), 100)])
+        return torch.cat([D(x[i:i + 100], cut(sigma, i), cond and {k: cut(v, i) for k, v in cond.items()})
+                          for i in range(0, len(x), 100)])
     evaluate.sigma_data = D.sigma_data
     return evaluate
 
@@ -156,7 +157,8 @@ def rescaled(
     "Everything that has the unit of the data, times `by`: the same run, if nothing depends on the unit."
     sd = p.sigma_data * by
     rows = [replace(r, x0=r.x0 * by) for r in (p.train, p.data)]
-    return replace(p, train=rows[0], data=rows[1], sigma_data=sd, sigma_dist=shifted(sd), schedule=p.schedule * by, span=p.span * by)
+    return replace(p, train=rows[0], data=rows[1], sigma_data=sd, sigma_dist=shifted(sd), schedule=p.schedule * by,
+                   span=p.span * by)
 
 # %% ../../nbs/54_faults.pipeline.ipynb #83228046
 def healthy(
@@ -170,9 +172,10 @@ def healthy(
     t = toy(kind, seed=seed)
     held = replace(t.held, x0=frames(t.held.x0, rng(seed, "frames"))) if turned else t.held
     sd, d, sets = t.sigma_data, t.train.x0.shape[-1], kind == "points"
-    p = Pipeline(kind, seed, t.train, held, sd, shifted(sd), karras(18, .004 * sd, 160 * sd), lambda: net_for(kind, d, width), float(t.train.x0.max() - t.train.x0.min()),
-                 augment=frames if turned else None, symmetry="o2" if turned else None, collate=dropped(kind), steps=STEPS[kind], size=32 if sets else 128,
-                 evaluate=in_chunks, sampler=solve(heun), metric=psnr)
+    p = Pipeline(kind, seed, t.train, held, sd, shifted(sd), karras(18, .004 * sd, 160 * sd),
+                 lambda: net_for(kind, d, width), float(t.train.x0.max() - t.train.x0.min()),
+                 augment=frames if turned else None, symmetry="o2" if turned else None, collate=dropped(kind),
+                 steps=STEPS[kind], size=32 if sets else 128, evaluate=in_chunks, sampler=solve(heun), metric=psnr)
     return replace(p, **changes)
 
 # %% ../../nbs/54_faults.pipeline.ipynb #3a516c3a
@@ -210,7 +213,8 @@ class Trained:
 def _loss(p, D, f):
     "The weighted squared error of a batch, mean over rows and valid coordinates."
     square, mask = (D(f.x, f.sigma, f.cond) - f.x0).square(), (f.cond or {}).get("mask")
-    if mask is not None: square = torch.where(mask[..., None], square, 0) * (mask[0].numel() / mask.sum(1))[:, None, None]
+    if mask is not None:
+        square = torch.where(mask[..., None], square, 0) * (mask[0].numel() / mask.sum(1))[:, None, None]
     return (f.weight.to(p.loss_dtype).float() * square.flatten(1).mean(1)).mean()
 
 # %% ../../nbs/54_faults.pipeline.ipynb #c907b454
@@ -247,14 +251,15 @@ def fit_run(
     return Trained(D.eval(), ema.D, records, time.perf_counter() - begun)
 
 # %% ../../nbs/54_faults.pipeline.ipynb #05dfa07e
-def subject_of(
+def context_of(
     p: Pipeline, # a run
     t: Trained, # what its training left
-) -> Subject: # without the exact denoiser: users have none
+) -> Context: # without the exact denoiser: users have none
     "What a user hands to the doctor."
     D = p.use(t.ema)
-    return Subject(D, p.data, p.train, Isotropic(), p.sigma_dist, p.schedule, p.sampler, p.symmetry, p.augment, feed_of(p), raw=t.D, records=t.records,
-                   evaluate=p.evaluate and p.evaluate(D), metric=p.metric and partial(p.metric, span=p.span), metric_range=p.span)
+    return Context(D, p.data, p.train, Isotropic(), p.sigma_dist, p.schedule, p.sampler, p.symmetry, p.augment,
+                   feed_of(p), raw=t.D, records=t.records, evaluate=p.evaluate and p.evaluate(D),
+                   metric=p.metric and partial(p.metric, span=p.span), metric_range=p.span)
 
 # %% ../../nbs/54_faults.pipeline.ipynb #2b23f312
 def control_runs() -> Iterable[tuple[str, Pipeline]]: # name, run
@@ -294,8 +299,10 @@ def fault(
     into: dict | None = None, # registry; None: `FAULTS`
 ) -> Callable: # the decorator
     "Register a function Pipeline -> Pipeline as a planted fault, under its own name."
-    if cause not in CAUSES or cause == "healthy": raise LabError(f"fault: cause {cause!r}", expected=f"a known cause{nearest(cause, CAUSES)}")
-    if odd := set(kinds) - set(KINDS): raise LabError("fault: kinds", ", ".join(sorted(odd)), f"some of {', '.join(KINDS)}")
+    if cause not in CAUSES or cause == "healthy":
+        raise LabError(f"fault: cause {cause!r}", expected=f"a known cause{nearest(cause, CAUSES)}")
+    if odd := set(kinds) - set(KINDS):
+        raise LabError("fault: kinds", ", ".join(sorted(odd)), f"some of {', '.join(KINDS)}")
     registry = FAULTS if into is None else into
     def register(f):
         if not f.__doc__: raise LabError(f"fault {f.__name__}", "no docstring", "a line on how it happens")
@@ -310,11 +317,12 @@ def examined_run(
     seed: int = 0, # of everything
     trained: Trained | None = None, # the healthy run of this kind and seed, for faults that act after training
     **changes, # to the healthy pipeline
-) -> Subject: # what the doctor is shown
+) -> Context: # what the doctor is shown
     "Plant a fault, train, and hand over what a user would."
     p = healthy(kind, seed, **changes)
     if fault is not None:
-        if kind not in fault.kinds: raise LabError(f"fault {fault.name}", f"kind {kind}", f"one of {', '.join(fault.kinds)}")
+        if kind not in fault.kinds:
+            raise LabError(f"fault {fault.name}", f"kind {kind}", f"one of {', '.join(fault.kinds)}")
         p = fault.plant(p)
     usable = trained is not None and (fault is None or not fault.trains)
-    return subject_of(p, trained if usable else fit_run(p))
+    return context_of(p, trained if usable else fit_run(p))

@@ -113,7 +113,9 @@ def sigma_data_a_fifth(p):
 # %% ../../nbs/54a_faults.registry.ipynb #ec5d06b9
 class _Clipped(nn.Module):
     "A denoiser whose input is clipped."
-    def __init__(self, D, most): super().__init__(); self.D, self.most, self.sigma_data = D, most, D.sigma_data
+    def __init__(self, D, most):
+        super().__init__()
+        self.D, self.most, self.sigma_data = D, most, D.sigma_data
     def forward(self, x, sigma, cond=None): return self.D(x.clamp(-self.most, self.most), sigma, cond)
 
 # %% ../../nbs/54a_faults.registry.ipynb #b25c5cbb
@@ -151,7 +153,9 @@ def half_precision(p):
 # %% ../../nbs/54a_faults.registry.ipynb #ba6981ce
 class _InTime(nn.Module):
     "A network that is told the time of a table instead of ln(sigma) / 4."
-    def __init__(self, net): super().__init__(); self.net = net
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
     def forward(self, xt, t, cond=None): return self.net(xt, t / 500 - 1, cond)
 
 # %% ../../nbs/54a_faults.registry.ipynb #c7960a9a
@@ -160,7 +164,9 @@ def eps_with_cosine(p):
     "Predicts noise on a cosine table, whose last level is 20291 (case jsddpm)."
     table = alpha_bar("cosine", 1000)
     levels = ab_sigmas(table).flip(0)
-    return replace(rescaled(p, 1 / p.sigma_data), wrap=lambda net, sd: VPDenoiser(_InTime(net), table, "eps", sd, "interp"), sigma_dist=ScheduleMatched(levels),
+    return replace(rescaled(p, 1 / p.sigma_data),
+                   wrap=lambda net, sd: VPDenoiser(_InTime(net), table, "eps", sd, "interp"),
+                   sigma_dist=ScheduleMatched(levels),
                    weight=lambda sigma: sigma**-2, schedule=torch.cat([levels[::25], torch.zeros(1)]).double())
 
 # %% ../../nbs/54a_faults.registry.ipynb #a690e070
@@ -207,7 +213,9 @@ def backbone_frozen(p):
 # %% ../../nbs/54a_faults.registry.ipynb #82aa8853
 class _Narrow(nn.Module):
     "A network between two linear maps that lose dimensions."
-    def __init__(self, net, d, k): super().__init__(); self.down, self.net, self.up = nn.Linear(d, k), net, nn.Linear(k, d)
+    def __init__(self, net, d, k):
+        super().__init__()
+        self.down, self.net, self.up = nn.Linear(d, k), net, nn.Linear(k, d)
     def forward(self, x_in, c_noise, cond=None): return self.up(self.net(self.down(x_in), c_noise, cond))
 
 # %% ../../nbs/54a_faults.registry.ipynb #0c8c016b
@@ -225,7 +233,8 @@ class _AcrossBatch(nn.Module):
         self.net, self.into, self.mix, self.out = net, nn.Linear(d, e), nn.MultiheadAttention(e, 2), nn.Linear(e, d)
     def forward(self, x_in, c_noise, cond=None):
         h = self.into(x_in)
-        h = h if h.ndim == 3 else h[:, None] # MultiheadAttention takes (sequence, batch, e) unless it is told batch_first
+        # MultiheadAttention takes (sequence, batch, e) unless it is told batch_first
+        h = h if h.ndim == 3 else h[:, None]
         return self.net(x_in, c_noise, cond) + self.out(self.mix(h, h, h, need_weights=False)[0]).reshape(x_in.shape)
 
 # %% ../../nbs/54a_faults.registry.ipynb #e479ed46
@@ -237,14 +246,17 @@ def attention_over_the_batch(p):
 # %% ../../nbs/54a_faults.registry.ipynb #fcd25ce0
 class _Told(nn.Module):
     "A network that gets a changed condition."
-    def __init__(self, net, change): super().__init__(); self.net, self.change = net, change
+    def __init__(self, net, change):
+        super().__init__()
+        self.net, self.change = net, change
     def forward(self, x_in, c_noise, cond=None): return self.net(x_in, c_noise, cond and self.change(cond))
 
 # %% ../../nbs/54a_faults.registry.ipynb #c0772291
 @fault("padding_leak", SETS)
 def mask_of_another_set(p):
     "Heads first, batch first: a set is given the mask of its neighbour (sc_st, GEARS)."
-    return replace(p, net=lambda: _Told(p.net(), lambda cond: {k: v.roll(1, 0) if k == "mask" else v for k, v in cond.items()}))
+    return replace(p, net=lambda: _Told(p.net(), lambda cond: {k: v.roll(1, 0) if k == "mask" else v
+                                                               for k, v in cond.items()}))
 
 # %% ../../nbs/54a_faults.registry.ipynb #b000a967
 @fault("padding_leak", SETS)
@@ -255,7 +267,9 @@ def mask_lost(p):
 # %% ../../nbs/54a_faults.registry.ipynb #a1409f99
 class _Mute(nn.Module):
     "A network one of whose outputs is zero."
-    def __init__(self, net, channel): super().__init__(); self.net, self.channel = net, channel
+    def __init__(self, net, channel):
+        super().__init__()
+        self.net, self.channel = net, channel
     def forward(self, x_in, c_noise, cond=None):
         F_x = self.net(x_in, c_noise, cond)
         return F_x * (torch.arange(F_x.shape[-1]) != self.channel)
@@ -369,7 +383,8 @@ def snapped(p):
     "Validation replaces each answer by the nearest row of an atlas, sampling does not (case jsddpm: the z-bin prior)."
     atlas = p.train.x0[:256]
     def evaluate(D):
-        def path(x, sigma, cond=None): return atlas[torch.cdist(D(x, sigma, cond).flatten(1), atlas.flatten(1)).argmin(1)]
+        def path(x, sigma, cond=None):
+            return atlas[torch.cdist(D(x, sigma, cond).flatten(1), atlas.flatten(1)).argmin(1)]
         path.sigma_data = D.sigma_data
         return path
     return replace(p, evaluate=evaluate)

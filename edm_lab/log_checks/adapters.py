@@ -13,18 +13,18 @@ import numpy as np
 
 # %% ../../nbs/52h_log_checks.adapters.ipynb #0e8e3c15
 from ..diagnosis.card import Card
-from ..diagnosis.findings import Finding, check
+from ..diagnosis.findings import Finding, finding, log_check
 from ..plot import Curve, Panel
 
 # %% ../../nbs/52h_log_checks.adapters.ipynb #faff8780
-@check("adapter.kind", "adapter.backbone")
+@log_check("adapter.kind", "adapter.backbone")
 def adapter_backbone(card):
     "Is there anything under the adapters?"
     if card["adapter.kind"] != "lora" or card["adapter.backbone"] != "random": return
-    ev, share = [card.cite("adapter.backbone")], card["adapter.trainable_share"]
-    if share: ev.append(f"{100 * (1 - share):.0f} % of the parameters keep their random values ({card.cite('adapter.trainable_share')})")
-    if card.has("adapter.r", "mhc.size"): ev.append(f"the update of a {card['mhc.size']} x {card['mhc.size']} matrix has rank {card['adapter.r']} at most")
-    yield Finding("frozen_random_backbone", "critical", .95, "LoRA adapters are put on a backbone that was never trained: nearly all of the network stays random.", ev, "Train the whole network first (on other lines or tissues), then adapt; or train from scratch without adapters.")
+    share, lora = card["adapter.trainable_share"], card.has("adapter.r", "mhc.size")
+    yield finding("adapter_backbone.frozen_random_backbone", .95, cited_backbone=card.cite("adapter.backbone"),
+                  frozen_percent=100 * (1 - share) if share else None, cited_share=card.cite("adapter.trainable_share"),
+                  size=card["mhc.size"] if lora else None, rank=card["adapter.r"] if lora else None)
 
 # %% ../../nbs/52h_log_checks.adapters.ipynb #97f14f8a
 STATE_KEYS: frozenset[str] = frozenset( # keys of the perturbation model's command line, with those its fork adds
@@ -32,10 +32,12 @@ STATE_KEYS: frozenset[str] = frozenset( # keys of the perturbation model's comma
     + [f"model.kwargs.{k}" for k in "cell_set_len hidden_dim use_mhc mhc.sinkhorn_iters mhc.layer_indices use_velocity_alignment velocity_lambda velocity_beta velocity_warmup_steps".split()]
     + [f"model.kwargs.lora.{k}" for k in "enable r alpha dropout target adapt_mlp merge_on_eval".split()]
     + [f"training.{k}" for k in "max_steps batch_size lr val_freq ckpt_every_n_steps gradient_clip_val warmup_steps devices".split()] + ["model", "output_dir", "name"])
-SYNONYMS: dict[str, str] = dict(max_epochs="max_steps", epochs="max_steps", learning_rate="lr", batchsize="batch_size", clip="gradient_clip_val") # usual names elsewhere -> the name here
+# usual names elsewhere -> the name here
+SYNONYMS: dict[str, str] = dict(max_epochs="max_steps", epochs="max_steps", learning_rate="lr", batchsize="batch_size",
+                                clip="gradient_clip_val")
 
 # %% ../../nbs/52h_log_checks.adapters.ipynb #6c9faeab
-@check("command.keys")
+@log_check("command.keys")
 def command_keys(card):
     "Does every key of the command line exist?"
     unknown = [k for k in card["command.keys"] if k not in STATE_KEYS]
@@ -45,10 +47,11 @@ def command_keys(card):
         swap = f"{head}.{SYNONYMS[tail]}" if tail in SYNONYMS else None
         return swap if swap in STATE_KEYS else next(iter(difflib.get_close_matches(k, STATE_KEYS, 1, .6)), None)
     ev = [f"{k} is not a key" + (f"; the key is {right(k)}" if right(k) else "") for k in unknown]
-    yield Finding("unknown_key", "high", .95, f"The command passes keys that do not exist: {', '.join(unknown)}.", ev, "Pass " + ", ".join(filter(None, map(right, unknown))) + " instead; note that steps are not epochs.")
+    yield Finding("unknown_key", "high", .95, f"The command passes keys that do not exist: {', '.join(unknown)}.", ev,
+                  "Pass " + ", ".join(filter(None, map(right, unknown))) + " instead; note that steps are not epochs.")
 
 # %% ../../nbs/52h_log_checks.adapters.ipynb #07bbddc7
-@check("shapes.numel", "shapes.expected", "shapes.widths")
+@log_check("shapes.numel", "shapes.expected", "shapes.widths")
 def tensor_shapes(card):
     "Which of the possible widths divides the tensor of the error?"
     n, k, widths = card["shapes.numel"], card["shapes.expected"], [int(w) for w in card["shapes.widths"]]
@@ -56,9 +59,16 @@ def tensor_shapes(card):
     fits = [w for w in widths if n % w == 0]
     ev = [f"{n} = {n // w} x {w}" if n % w == 0 else f"{n} / {w} = {n / w:.2f}, not a whole number" for w in widths]
     set_len = card["shapes.set_len"]
-    if fits and set_len and (n // fits[0]) % set_len: ev.append(f"{n // fits[0]} cells are not a multiple of the set length {set_len} either")
-    claim = f"The data that reached the model are {n // fits[0]} cells of width {fits[0]}, and the model was built for {k}: {n} = {n // fits[0]} x {fits[0]}." if len(fits) == 1 else f"{n} elements do not make rows of {k}" + (f"; the widths {fits} fit." if fits else ", nor of any width that the data have.")
-    yield Finding("shape_mismatch", "high", .95 if len(fits) == 1 else .7, claim, ev, "Choose the embedding by its key and build the model for its width; fill or drop incomplete sets. The number of genes is not the problem." if fits else "Print the shape of the batch before the reshape.")
+    if fits and set_len and (n // fits[0]) % set_len:
+        ev.append(f"{n // fits[0]} cells are not a multiple of the set length {set_len} either")
+    claim = (f"The data that reached the model are {n // fits[0]} cells of width {fits[0]}, and the model was built "
+             f"for {k}: {n} = {n // fits[0]} x {fits[0]}." if len(fits) == 1
+             else f"{n} elements do not make rows of {k}" + (f"; the widths {fits} fit." if fits
+                                                             else ", nor of any width that the data have."))
+    yield Finding("shape_mismatch", "high", .95 if len(fits) == 1 else .7, claim, ev,
+                   "Choose the embedding by its key and build the model for its width; fill or drop incomplete sets. "
+                  "The number of genes is not the problem." if fits
+                  else "Print the shape of the batch before the reshape.")
 
 # %% ../../nbs/52h_log_checks.adapters.ipynb #5b53ee7e
 def sinkhorn(
@@ -86,50 +96,73 @@ def sinkhorn_violation(
     return float(np.quantile(off, .999)), float(off.mean())
 
 # %% ../../nbs/52h_log_checks.adapters.ipynb #4de89443
-@check("mhc.sinkhorn_iters")
+@log_check("mhc.sinkhorn_iters")
 def sinkhorn_rounds(card):
     "Is the mixing matrix doubly stochastic after so many rounds?"
     k, stds = card["mhc.sinkhorn_iters"], card["mhc.logit_std"] or [1., 4.]
     off = {s: sinkhorn_violation(s, k) for s in stds}
     worst, (big, mean) = max(off.items(), key=lambda o: o[1][0])
     if big < .05: return
-    yield Finding("sinkhorn_unconverged", "medium", .8, f"After {k} rounds the mixing matrix has column sums that are off by up to {big:.2f} instead of 1, once its logits spread to {worst:g}.",
-                  [f"logit standard deviation {s:g}: one matrix in a thousand misses a column sum by {b:.2g}, the mean by {m:.2g}" for s, (b, m) in off.items()] + [card.cite("mhc.sinkhorn_iters")],
-                  f"20 rounds leave {sinkhorn_violation(worst, 20)[0]:.3f}, 50 leave {sinkhorn_violation(worst, 50)[0]:.3f}; work in log space and float32, and log the error.")
+    yield Finding("sinkhorn_unconverged", "medium", .8, f"After {k} rounds the mixing matrix has column sums that are "
+                  f"off by up to {big:.2f} instead of 1, once its logits spread to {worst:g}.",
+                  [f"logit standard deviation {s:g}: one matrix in a thousand misses a column sum by {b:.2g}, the "
+                   f"mean by {m:.2g}" for s, (b, m) in off.items()] + [card.cite("mhc.sinkhorn_iters")],
+                   f"20 rounds leave {sinkhorn_violation(worst, 20)[0]:.3f}, 50 leave "
+                  f"{sinkhorn_violation(worst, 50)[0]:.3f}; work in log space and float32, and log the error.")
 
 # %% ../../nbs/52h_log_checks.adapters.ipynb #89072672
-@check("mhc.axis", "mhc.size")
+@log_check("mhc.axis", "mhc.size")
 def mixing_axis(card):
     "Does the doubly stochastic matrix mix streams or features?"
     if card["mhc.axis"] != "features": return
     n = int(min(card["mhc.size"], 512))
     s = np.linalg.svd(sinkhorn(.01 * np.random.default_rng(0).standard_normal((n, n)), 20), compute_uv=False)
-    yield Finding("feature_mixing", "critical", .9, f"The mixing matrix of the hyper-connections acts on the features instead of on copies of the residual: at the start it averages {n} features and keeps {100 * s[1]:.1f} % of their differences.",
-                  [card.cite("mhc.axis"), f"singular values of a fresh {n} x {n} matrix: {s[0]:.2f}, {s[1]:.4f}, ..."], "Keep n = 4 copies of the residual and mix those: X <- H_res X + H_post^T F(H_pre X), with H_res n x n; start it near the identity.", [_mixing_panel(s)])
+    yield Finding("feature_mixing", "critical", .9, f"The mixing matrix of the hyper-connections acts on the features "
+                  f"instead of on copies of the residual: at the start it averages {n} features and keeps "
+                  f"{100 * s[1]:.1f} % of their differences.",
+                  [card.cite("mhc.axis"),
+                   f"singular values of a fresh {n} x {n} matrix: {s[0]:.2f}, {s[1]:.4f}, ..."],
+                   "Keep n = 4 copies of the residual and mix those: X <- H_res X + H_post^T F(H_pre X), with H_res n "
+                  "x n; start it near the identity.", [_mixing_panel(s)])
 
 # %% ../../nbs/52h_log_checks.adapters.ipynb #025a8dda
 def _mixing_panel(s):
     "Singular values of a mixing matrix on the features, beside those of one on four streams."
     streams = np.linalg.svd(sinkhorn(np.where(np.eye(4), 0., -8.), 50), compute_uv=False)
-    return Panel("What does a mixing layer keep?", f"What is left of the features after one mixing layer? On the feature axis {100 * s[1]:.1f} % of their differences; on four streams (copies of the residual) that start near the identity, {100 * streams[1]:.0f} %.",
-                 [Curve(f"{len(s)} features, fresh matrix", np.arange(1, len(s) + 1), np.maximum(s, 1e-9), "ours"), Curve("4 streams, near the identity", np.arange(1, 5), streams, "oracle")],
+    return Panel("What does a mixing layer keep?", f"What is left of the features after one mixing layer? On the "
+                 f"feature axis {100 * s[1]:.1f} % of their differences; on four streams (copies of the residual) "
+                 f"that start near the identity, {100 * streams[1]:.0f} %.",
+                 [Curve(f"{len(s)} features, fresh matrix", np.arange(1, len(s) + 1), np.maximum(s, 1e-9), "ours"),
+                  Curve("4 streams, near the identity", np.arange(1, 5), streams, "oracle")],
                  xlabel="rank of the singular value", ylabel="singular value", yscale="log", ylim=(1e-7, 3))
 
 # %% ../../nbs/52h_log_checks.adapters.ipynb #f2cace35
-@check("evaluation.conditions")
+@log_check("evaluation.conditions")
 def discrimination(card):
     "Is there more than one perturbation to rank?"
     n = card["evaluation.conditions"]
     if n > 3: return
-    yield Finding("discrimination_undefined", "high" if n <= 2 else "medium", .9, f"With {n} conditions the discrimination score is meaningless: " + ("the one perturbation is always its own nearest, so every model scores 1." if n <= 2 else "there are two ranks."),
-                  [card.cite("evaluation.conditions"), f"score 1 - rank / P with P = {max(n - 1, 1)}: possible values " + ", ".join(f"{1 - r / max(n - 1, 1):.2g}" for r in range(max(n - 1, 1)))],
-                  "Report the distance to held-out perturbed cells beside three baselines: control as it is, the mean of the perturbed training cells, a linear model; and the split-half ceiling.")
+    yield Finding("discrimination_undefined", "high" if n <= 2 else "medium", .9,
+                  f"With {n} conditions the discrimination score is meaningless: "
+                  + (
+                     "the one perturbation is always its own nearest, so every model scores 1." if n <= 2
+                     else "there are two ranks."), [card.cite("evaluation.conditions"),
+                                                    f"score 1 - rank / P with P = {max(n - 1, 1)}: possible values "
+                                                    + ", ".join(f"{1 - r / max(n - 1, 1):.2g}"
+                                                                for r in range(max(n - 1, 1)))],
+                   "Report the distance to held-out perturbed cells beside three baselines: control as it is, the "
+                  "mean of the perturbed training cells, a linear model; and the split-half ceiling.")
 
 # %% ../../nbs/52h_log_checks.adapters.ipynb #bb5ee665
-@check("evaluation.batch_confounded", "evaluation.batch_key")
+@log_check("evaluation.batch_confounded", "evaluation.batch_key")
 def batch_confounding(
     card: Card, # with evaluation.batch_confounded
 ):
     "Does the batch determine the condition?"
-    if card["evaluation.batch_confounded"]: yield Finding("batch_confounded", "high", .9, f"{card['evaluation.batch_key']} determines the condition, so the effect of the perturbation cannot be told from that of the batch, and no control shares a perturbed cell's batch.",
-        [card.cite("evaluation.batch_key"), card.cite("evaluation.batch_confounded")], "Do not map controls by this key; hold out whole animals of both conditions, and report the spread between animals beside the effect.")
+    if card["evaluation.batch_confounded"]:
+        yield Finding("batch_confounded", "high", .9, f"{card['evaluation.batch_key']} determines the condition, so "
+                      f"the effect of the perturbation cannot be told from that of the batch, and no control shares a "
+                      f"perturbed cell's batch.", [card.cite("evaluation.batch_key"),
+                                                   card.cite("evaluation.batch_confounded")],
+                       "Do not map controls by this key; hold out whole animals of both conditions, and report the "
+                      "spread between animals beside the effect.")

@@ -14,7 +14,7 @@ import numpy as np
 # %% ../../nbs/52e_log_checks.ddpm.ipynb #34c89316
 from ..denoisers.prediction_type import scalar_mse_eps
 from ..diagnosis.card import Card
-from ..diagnosis.findings import Finding, Note, Unknown, check
+from ..diagnosis.findings import Finding, Note, Unknown, log_check
 from ..plot import Curve, Panel
 from ..samplers.schedules import alpha_bar
 
@@ -32,35 +32,47 @@ def scalar_ratio(
 ) -> dict[float, np.ndarray]: # variance -> R(t) at the logged timesteps
     "R(t), the logged error over the trivial one, for every plausible variance of the data."
     ab = vp_table(card)[np.array(card["logged.mse.t"], int)]
-    return {s2: np.array(card["logged.mse.mse_eps"]) / np.maximum(scalar_mse_eps(ab, s2), 1e-300) for s2 in card["data.variance"] or [1.]}
+    return {s2: np.array(card["logged.mse.mse_eps"]) / np.maximum(scalar_mse_eps(ab, s2), 1e-300)
+            for s2 in card["data.variance"] or [1.]}
 
 # %% ../../nbs/52e_log_checks.ddpm.ipynb #610b3a23
 def _mse_panel(card, caption):
     "Logged noise errors beside their trivial floor."
     ab, t = vp_table(card), np.arange(card["noise.timesteps"] or 1000)
-    baselines = [Curve(f"trivial predictor, variance {s2:g}", t[5:], scalar_mse_eps(ab, s2)[5:], role) for s2, role in zip(card["data.variance"] or [1.], ("null", "wiener", "chance"))]
-    return Panel("Is the noise predicted at all?", caption, [*baselines, Curve("logged", card["logged.mse.t"], card["logged.mse.mse_eps"], "log")],
-                 xlabel="timestep t", ylabel="MSE of the predicted noise", xscale="linear", yscale="log", ylim=(5e-4, 2))
+    baselines = [Curve(f"trivial predictor, variance {s2:g}", t[5:], scalar_mse_eps(ab, s2)[5:], role)
+                 for s2, role in zip(card["data.variance"] or [1.], ("null", "wiener", "chance"))]
+    return Panel("Is the noise predicted at all?", caption,
+                 [*baselines, Curve("logged", card["logged.mse.t"], card["logged.mse.mse_eps"], "log")],
+                 xlabel="timestep t", ylabel="MSE of the predicted noise", xscale="linear", yscale="log",
+                 ylim=(5e-4, 2))
 
 # %% ../../nbs/52e_log_checks.ddpm.ipynb #69b86adb
-@check("logged.mse.t", "logged.mse.mse_eps", "noise.schedule")
+@log_check("logged.mse.t", "logged.mse.mse_eps", "noise.schedule")
 def scalar_baseline(card):
     "Is the logged error of the noise below that of a predictor that knows nothing?"
     t, mse, R = card["logged.mse.t"], np.array(card["logged.mse.mse_eps"]), scalar_ratio(card)
     worst = max((r.max(), s2) for s2, r in R.items())
     at = int(t[int(R[worst[1]].argmax())])
-    fall = {s2: scalar_mse_eps(vp_table(card)[int(t[0])], s2) / scalar_mse_eps(vp_table(card)[int(t[-1])], s2) for s2 in R}
-    ev = [f"at t = {at}: " + ", ".join(f"{r[t.index(at)]:.0f} times the trivial error if the data's variance is {s2:g}" for s2, r in R.items()),
-          "R(t), the logged error over the trivial one: " + "; ".join(f"variance {s2:g}: " + ", ".join(f"{v:.2g} at t = {int(x)}" for x, v in zip(t, r)) for s2, r in R.items()),
-          f"from t = {int(t[0])} to {int(t[-1])} the logged error falls {mse[0] / mse[-1]:.1f}-fold; the trivial one {' or '.join(f'{f:.0f}' for f in fall.values())}-fold, without having learnt anything"]
+    fall = {s2: scalar_mse_eps(vp_table(card)[int(t[0])], s2) / scalar_mse_eps(vp_table(card)[int(t[-1])], s2)
+            for s2 in R}
+    ev = [f"at t = {at}: "
+          + ", ".join(f"{r[t.index(at)]:.0f} times the trivial error if the data's variance is {s2:g}"
+                      for s2, r in R.items()), "R(t), the logged error over the trivial one: "
+          + "; ".join(f"variance {s2:g}: " + ", ".join(f"{v:.2g} at t = {int(x)}" for x, v in zip(t, r))
+                      for s2, r in R.items()), f"from t = {int(t[0])} to {int(t[-1])} the logged error falls "
+          f"{mse[0] / mse[-1]:.1f}-fold; the trivial one {' or '.join(f'{f:.0f}' for f in fall.values())}-fold, "
+          f"without having learnt anything"]
     if worst[0] < 1:
-        yield Note(f"the noise is predicted better than by a linear guess at every logged timestep (worst R = {worst[0]:.2f} at t = {at})", [_mse_panel(card, "Is the noise predicted better than by a guess? Yes, at every logged timestep.")])
+        yield Note(f"the noise is predicted better than by a linear guess at every logged timestep (worst R = "
+                   f"{worst[0]:.2f} at t = {at})", [_mse_panel(card, "Is the noise predicted better than by a guess? "
+                                                               "Yes, at every logged timestep.")])
         return
     sure = min(r.max() for r in R.values())
-    yield Finding("worse_than_scalar", "critical" if sure > 2 else "high", .97 if sure > 2 else .7, f"At high noise the network is worse than returning its own input: {' to '.join(f'{v:.0f}' for v in sorted(r.max() for r in R.values()))} times the trivial error at t = {at}.", ev,
-                  "Log R(t) per channel instead of one loss. Overfit one batch at this t: if R stays above 1, the network cannot carry its input to its output (a missing full-resolution skip, a clamped x_t, a wrong time index), or evaluates other weights than it trains.",
-                  [_mse_panel(card, f"Is a noise error of {mse[-1]:.3g} at t = {int(t[-1])} good? No: returning the input itself has {min(scalar_mse_eps(vp_table(card)[at], s2) for s2 in R):.2g} to {max(scalar_mse_eps(vp_table(card)[at], s2) for s2 in R):.2g}.")])
-    yield Unknown("which fault leaves an error that hardly falls with t", "the same four numbers for the mask channel and for raw and averaged weights, R(t) on one overfitted batch, and the extreme values of the x_t that the network is given: a clamped x_t stays inside [-1, 1]")
+    yield Finding("worse_than_scalar", "critical" if sure > 2 else "high", .97 if sure > 2 else .7,
+                   f"At high noise the network is worse than returning its own input: {' to '.join(f'{v:.0f}' for v in sorted(r.max() for r in R.values()))} times the trivial error at t = {at}.", ev, "Log R(t) per channel instead of one loss. Overfit one batch at this t: if R stays above 1, the network cannot carry its input to its output (a missing full-resolution skip, a clamped x_t, a wrong time index), or evaluates other weights than it trains.", [_mse_panel(card, f"Is a noise error of {mse[-1]:.3g} at t = {int(t[-1])} good? No: returning the input itself has {min(scalar_mse_eps(vp_table(card)[at], s2) for s2 in R):.2g} to {max(scalar_mse_eps(vp_table(card)[at], s2) for s2 in R):.2g}.")])
+    yield Unknown("which fault leaves an error that hardly falls with t", "the same four numbers for the mask channel "
+                  "and for raw and averaged weights, R(t) on one overfitted batch, and the extreme values of the x_t "
+                  "that the network is given: a clamped x_t stays inside [-1, 1]")
 
 # %% ../../nbs/52e_log_checks.ddpm.ipynb #f1f4ae4d
 def implied_mse_x0(
@@ -71,20 +83,25 @@ def implied_mse_x0(
     return np.array(card["logged.mse.mse_eps"]) * (1 - ab) / ab
 
 # %% ../../nbs/52e_log_checks.ddpm.ipynb #eb21bd49
-@check("noise.schedule", "model.parametrisation")
+@log_check("noise.schedule", "model.parametrisation")
 def amplification(card):
     "How large does an error of the predicted noise become in x0?"
     if card["model.parametrisation"] not in ("eps", "score"): return
     ab = vp_table(card)
     amp = 1 / math.sqrt(max(ab[-1], 1e-300))
-    ev = [f"{card['noise.schedule']} schedule: at the last step an error of the noise is multiplied by 1/sqrt(alpha_bar_T) = {amp:,.0f} (alpha_bar_T = {ab[-1]:.2g})"]
+    ev = [f"{card['noise.schedule']} schedule: at the last step an error of the noise is multiplied by "
+          f"1/sqrt(alpha_bar_T) = {amp:,.0f} (alpha_bar_T = {ab[-1]:.2g})"]
     if card.has("logged.mse.t"):
         implied = implied_mse_x0(card)
-        ev.append("implied MSE of x0: " + ", ".join(f"{v:.2g} at t = {int(t)}" for t, v in zip(card["logged.mse.t"], implied)) + " (before any clamp)")
+        ev.append("implied MSE of x0: " + ", ".join(f"{v:.2g} at t = {int(t)}"
+                                                    for t, v in zip(card["logged.mse.t"], implied))
+                  + " (before any clamp)")
         if card.has("logged.values.mse_x0"): ev.append(_refuted(card, implied))
     severity = "high" if amp > 1000 else "low" if amp > 100 else "benign"
-    yield Finding("x0_amplification", severity, .95, f"Predicting the noise under this schedule multiplies its error by {amp:,.0f} at the start of sampling.", ev,
-                  "Predict x0 or v (for v, MSE_x0 = (1 - alpha_bar) MSE_v: no amplification), or start sampling below the last step; with zero terminal SNR, noise prediction is impossible." if severity != "benign" else "None needed.",
+    yield Finding("x0_amplification", severity, .95, f"Predicting the noise under this schedule multiplies its error "
+                  f"by {amp:,.0f} at the start of sampling.", ev, "Predict x0 or v (for v, MSE_x0 = (1 - alpha_bar) "
+                  "MSE_v: no amplification), or start sampling below the last step; with zero terminal SNR, noise "
+                  "prediction is impossible." if severity != "benign" else "None needed.",
                   [_x0_panel(card)] if card.has("logged.mse.t") else [])
 
 # %% ../../nbs/52e_log_checks.ddpm.ipynb #e63bc3eb
@@ -93,19 +110,25 @@ def _x0_panel(card):
     t, implied, s2 = card["logged.mse.t"], implied_mse_x0(card), card["data.variance"] or [1.]
     grid = np.arange(5, card["noise.timesteps"] or 1000)
     ab = vp_table(card)[grid]
-    healthy = [Curve(f"trivial predictor, variance {v:g}", grid, scalar_mse_eps(ab, v) * (1 - ab) / ab, r) for v, r in zip(s2, ("null", "wiener", "chance"))]
-    return Panel("How wrong is the image?", f"What does the logged noise error mean for the image? An error of {implied.max():.2g} at t = {int(t[int(implied.argmax())])}, where predicting the mean would cost no more than the variance of the data.",
-                 [*healthy, Curve("implied by the log", t, implied, "log")], xlabel="timestep t", ylabel="MSE of x0", xscale="linear", yscale="log", ylim=(1e-3, 100))
+    healthy = [Curve(f"trivial predictor, variance {v:g}", grid, scalar_mse_eps(ab, v) * (1 - ab) / ab, r)
+               for v, r in zip(s2, ("null", "wiener", "chance"))]
+    return Panel("How wrong is the image?", f"What does the logged noise error mean for the image? An error of "
+                 f"{implied.max():.2g} at t = {int(t[int(implied.argmax())])}, where predicting the mean would cost "
+                 f"no more than the variance of the data.", [*healthy, Curve("implied by the log", t, implied, "log")],
+                 xlabel="timestep t", ylabel="MSE of x0", xscale="linear", yscale="log", ylim=(1e-3, 100))
 
 # %% ../../nbs/52e_log_checks.ddpm.ipynb #bd3df65a
 def _refuted(card, implied):
     "Answer to the inference from a small noise error and a large x0 error to a broken conversion."
     m = card["logged.values.mse_x0"]
-    return (f"that the noise error is small and the x0 error {m:g} was taken to mean that the conversion to x0 is broken; this does not hold: the logged noise errors imply x0 errors up to {implied.max():.3g} through a correct conversion"
-            if implied.max() > m else f"the logged noise errors imply x0 errors of {implied.max():.3g} at most, yet {m:g} was measured: the conversion to x0, or what is done after it, is at fault")
+    return (f"that the noise error is small and the x0 error {m:g} was taken to mean that the conversion to x0 is "
+            f"broken; this does not hold: the logged noise errors imply x0 errors up to {implied.max():.3g} through a "
+            f"correct conversion" if implied.max() > m
+            else f"the logged noise errors imply x0 errors of {implied.max():.3g} at most, yet {m:g} was measured: "
+            f"the conversion to x0, or what is done after it, is at fault")
 
 # %% ../../nbs/52e_log_checks.ddpm.ipynb #0924e0ff
-@check("evaluation.psnr_max_value", "data.value_range")
+@log_check("evaluation.psnr_max_value", "data.value_range")
 def psnr_range(card):
     "Is the PSNR computed with the range of the data?"
     width, used = max(card["data.value_range"]) - min(card["data.value_range"]), card["evaluation.psnr_max_value"]
@@ -113,36 +136,55 @@ def psnr_range(card):
     off, ev = 20 * math.log10(width / used), [card.cite("evaluation.psnr_max_value"), card.cite("data.value_range")]
     if card.has("logged.metrics.psnr"):
         last = card["logged.metrics.psnr"][-1]
-        ev.append(f"the last logged {last:g} dB is an MSE of {used**2 * 10**(-last / 10):.2f}, and {last + off:+.2f} dB with the right range: still no image, so this is not the cause")
-    yield Finding("metric_range", "low", .99, f"Every PSNR is {abs(off):.2f} dB too {'low' if off > 0 else 'high'}: it assumes a range of {used:g}, the data span {width:g}.", ev, f"Use max_val = {width:g}, for SSIM too, and report per timestep bin, not one mean over t.")
+        ev.append(f"the last logged {last:g} dB is an MSE of {used**2 * 10**(-last / 10):.2f}, and {last + off:+.2f} "
+                  f"dB with the right range: still no image, so this is not the cause")
+    yield Finding("metric_range", "low", .99, f"Every PSNR is {abs(off):.2f} dB too {'low' if off > 0 else 'high'}: "
+                  f"it assumes a range of {used:g}, the data span {width:g}.", ev,
+                  f"Use max_val = {width:g}, for SSIM too, and report per timestep bin, not one mean over t.")
 
 # %% ../../nbs/52e_log_checks.ddpm.ipynb #1e32d46b
-@check("ema.decay", "ema.epochs")
+@log_check("ema.decay", "ema.epochs")
 def ema_age(card):
     "What share of the averaged weights is still their initialisation?"
     d, n, k = card["ema.decay"], card["ema.epochs"], card["ema.steps_per_epoch"]
     if card["ema.warmup"] or d >= 1: return
     epoch, half = d**n, math.log(.5) / math.log(d)
     ev, need = [f"half-life: {half:,.0f} updates ({card.cite('ema.decay')})"], math.log(.01) / math.log(d) / n
-    if card["ema.update"] != "step": ev.append(f"updated once an epoch, {100 * epoch:.1f} % of the initial weights are left after {n} epochs")
-    if card["ema.update"] != "epoch" and k: ev.append(f"updated every step ({k} an epoch), {100 * d**(n * k):.2g} % are left")
-    if card["ema.update"] != "epoch" and not k: ev.append(f"updated every step, less than 1 % is left if an epoch has {math.ceil(need)} steps or more")
+    if card["ema.update"] != "step":
+        ev.append(f"updated once an epoch, {100 * epoch:.1f} % of the initial weights are left after {n} epochs")
+    if card["ema.update"] != "epoch" and k:
+        ev.append(f"updated every step ({k} an epoch), {100 * d**(n * k):.2g} % are left")
+    if card["ema.update"] != "epoch" and not k:
+        ev.append(f"updated every step, less than 1 % is left if an epoch has {math.ceil(need)} steps or more")
     left = {"epoch": epoch, "step": d**(n * k) if k else None, None: None, "unknown": None}[card["ema.update"]]
     if left is not None and left < .01: return
     severity, sure = ("critical", .97) if (left or 0) > .3 else ("high", .9) if left else ("high", .4)
-    yield Finding("ema_lag", severity if left is not None else "high", sure, f"The weights that are evaluated may be old: an average with decay {d:g} keeps {100 * epoch:.1f} % of its initial weights after {n} updates, if it is updated once an epoch." if left is None
-                  else f"{100 * left:.1f} % of the averaged weights are still the initial ones.", ev, "Evaluate raw and averaged weights side by side. Update every step, with warm-up: decay min(d, (1 + n)/(10 + n)).")
-    if left is None: yield Unknown("whether the EMA is updated once a step or once an epoch", "the share of initial weights left, or simply the same metric with raw weights: with an average updated once an epoch the averaged network is the initial one")
+    yield Finding("ema_lag", severity if left is not None else "high", sure, f"The weights that are evaluated may be "
+                  f"old: an average with decay {d:g} keeps {100 * epoch:.1f} % of its initial weights after {n} "
+                  f"updates, if it is updated once an epoch." if left is None
+                  else f"{100 * left:.1f} % of the averaged weights are still the initial ones.", ev,
+                   "Evaluate raw and averaged weights side by side. Update every step, with warm-up: decay min(d, (1 "
+                  "+ n)/(10 + n)).")
+    if left is None:
+        yield Unknown("whether the EMA is updated once a step or once an epoch",
+                       "the share of initial weights left, or simply the same metric with raw weights: with an "
+                      "average updated once an epoch the averaged network is the initial one")
 
 # %% ../../nbs/52e_log_checks.ddpm.ipynb #fc1b6b00
-@check("ema.used")
+@log_check("ema.used")
 def ema_exists(card):
     "Is there an average of the weights at all?"
-    if not card["ema.used"]: yield Finding("ema_absent", "low", .9, "No average of the weights is kept, so samples come from one noisy iterate.", [card.cite("ema.used")], "Keep an EMA with warm-up, updated every step; judge raw and averaged weights side by side.")
+    if not card["ema.used"]:
+        yield Finding("ema_absent", "low", .9,
+                      "No average of the weights is kept, so samples come from one noisy iterate.",
+                      [card.cite("ema.used")], "Keep an EMA with warm-up, updated every step; judge raw and averaged "
+                      "weights side by side.")
 
 # %% ../../nbs/52e_log_checks.ddpm.ipynb #7284e139
-@check("evaluation.postprocess")
+@log_check("evaluation.postprocess")
 def postprocessing(card):
     "Is anything done to the samples before the metrics?"
-    yield Finding("postprocess_masks", "medium", .8, "Samples are post-processed before they are judged, so the pictures and the metrics show the prior where the model fails.", [card.cite("evaluation.postprocess")],
-                  "Compute every metric on the raw x0_hat, and print the post-processed one beside it.")
+    yield Finding("postprocess_masks", "medium", .8, "Samples are post-processed before they are judged, so the "
+                  "pictures and the metrics show the prior where the model fails.",
+                  [card.cite("evaluation.postprocess")], "Compute every metric on the raw x0_hat, and print the "
+                  "post-processed one beside it.")

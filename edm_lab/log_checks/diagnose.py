@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 # %% ../../nbs/53_log_checks.diagnose.ipynb #871ae947
 from ..diagnosis.card import Card
-from . import latent, edm as scale, adapters as state, hierarchy as tree, ddpm as vp # noqa: F401 (importing them registers their checks)
+# noqa: F401 (importing them registers their checks)
+from . import latent, edm as scale, adapters as state, hierarchy as tree, ddpm as vp
 from .edm import fit_card
-from ..diagnosis.findings import Finding, Note, Unknown, ranked, run_checks
+from ..diagnosis.findings import Finding, Note, Unknown, ranked, run_log_checks
 from ..plot import Panel
 
 # %% ../../nbs/53_log_checks.diagnose.ipynb #dbd50e91
@@ -34,8 +35,10 @@ class Diagnosis:
     @property
     def serious(self) -> bool: return any(f.severity in ("critical", "high") for f in self.findings)
     def to_dict(self) -> dict:
-        curves = [dict(panel=p.title, xlabel=p.xlabel, ylabel=p.ylabel) | c for p in self.panels for c in p.to_dict()["curves"]]
-        return dict(card=self.card.name, title=self.card.title, verdict=self.verdict, cause=self.cause, findings=[f.to_dict() for f in self.findings], unknown=[u.to_dict() for u in self.unknowns],
+        curves = [dict(panel=p.title, xlabel=p.xlabel, ylabel=p.ylabel) | c for p in self.panels
+                  for c in p.to_dict()["curves"]]
+        return dict(card=self.card.name, title=self.card.title, verdict=self.verdict, cause=self.cause,
+                    findings=[f.to_dict() for f in self.findings], unknown=[u.to_dict() for u in self.unknowns],
                     healthy=[n.text for n in self.notes], hypotheses=self.hypotheses, curves=curves)
     def to_json(self) -> str: return json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
 
@@ -49,11 +52,13 @@ def verdict_of(
     bad = [f for f in findings if f.severity != "benign"]
     if bad:
         more = sum(f.severity in ("critical", "high") for f in bad[1:])
-        return bad[0].claim + (f" {more} more {'finding is' if more == 1 else 'findings are'} serious." if more else ""), bad[0].cause
+        return bad[0].claim + (f" {more} more {'finding is' if more == 1 else 'findings are'} serious." if more
+                               else ""), bad[0].cause
     if findings: return f"Healthy: {findings[0].claim[0].lower()}{findings[0].claim[1:]}", findings[0].cause
     if notes: return f"Healthy, as far as this log tells: {notes[0].text}.", "healthy"
     need = sorted({k for ks in lacking.values() for k in ks if k.startswith("logged.")})
-    return "Nothing can be said: no check found what it needs" + (f"; the most useful to log are {', '.join(need[:3])}." if need else "."), "unknown"
+    return "Nothing can be said: no check found what it needs" + (f"; the most useful to log are "
+                                                                  f"{', '.join(need[:3])}." if need else "."), "unknown"
 
 # %% ../../nbs/53_log_checks.diagnose.ipynb #cc34403e
 def diagnose(
@@ -61,7 +66,7 @@ def diagnose(
     checks: dict | None = None, # None: all registered ones
 ) -> Diagnosis:
     "Run every check that can run on a card, rank what they find, and say it in one sentence."
-    found, lacking = run_checks(card, checks)
+    found, lacking = run_log_checks(card, checks)
     findings = ranked(x for x in found if isinstance(x, Finding))
     unknowns, notes = ([x for x in found if isinstance(x, kind)] for kind in (Unknown, Note))
     verdict, cause = verdict_of(findings, notes, lacking)
@@ -69,7 +74,8 @@ def diagnose(
     hypotheses = []
     if card.has("model.sigma_data", "logged.scale.sigma", "logged.scale.scale_r"):
         fits, p = fit_card(card)
-        hypotheses = [dict(name=f.hypothesis.name, family=f.hypothesis.family, means=f.hypothesis.story, scale=f.scale, rms_log_error=f.rms, probability=p[f.hypothesis.family]) for f in fits]
+        hypotheses = [dict(name=f.hypothesis.name, family=f.hypothesis.family, means=f.hypothesis.story, scale=f.scale,
+                           rms_log_error=f.rms, probability=p[f.hypothesis.family]) for f in fits]
     return Diagnosis(card, verdict, cause, findings, unknowns, notes, hypotheses, lacking)
 
 # %% ../../nbs/53_log_checks.diagnose.ipynb #04cd0aef
@@ -79,12 +85,21 @@ def to_text(
     bold = lambda s: s, # how emphasis is written; identity for plain text
 ) -> str: # for a terminal
     "The diagnosis as text: verdict, findings, what is well, rivals, open questions."
-    def para(s, first="", rest=None): return textwrap.fill(s, width, initial_indent=first, subsequent_indent=first if rest is None else rest, break_on_hyphens=False)
-    out = [bold(f"== {d.card.name}" + f": {d.card.title}" * (d.card.title != d.card.name)), para(f"Verdict: {d.verdict}", rest="         ")]
+    def para(s, first="", rest=None):
+        return textwrap.fill(s, width, initial_indent=first, subsequent_indent=first if rest is None else rest,
+                             break_on_hyphens=False)
+    out = [bold(f"== {d.card.name}" + f": {d.card.title}" * (d.card.title != d.card.name)),
+           para(f"Verdict: {d.verdict}", rest="         ")]
     for i, f in enumerate(d.findings, 1):
-        out += ["", bold(f"{i}. {f.cause}") + f"  [{f.severity}, confidence {100 * f.confidence:.0f} %]", para(f.claim, "   ")]
+        out += ["", bold(f"{i}. {f.cause}") + f"  [{f.severity}, confidence {100 * f.confidence:.0f} %]",
+                para(f.claim, "   ")]
         out += [para(e, "   - ", "     ") for e in f.evidence] + [para(f"Fix: {f.fix}", "   ", "        ")]
     if d.notes: out += ["", "Well:"] + [para(n.text, "   - ", "     ") for n in d.notes]
-    if d.hypotheses: out += ["", "Stories that could explain the scale table (rms log error, fitted scale):"] + [f"   {100 * r['rms_log_error']:6.1f} %   {'' if r['family'] == 'informed' else format(r['scale'], '.3g'):>8}   {r['name']}" for r in d.hypotheses]
-    if d.unknowns: out += ["", "What this log cannot tell, and what would:"] + [para(f"{u.question}: {u.measurement}", "   - ", "     ") for u in d.unknowns]
+    if d.hypotheses:
+        out += ["",
+                "Stories that could explain the scale table (rms log error, fitted scale):"] + [
+                                                                                                f"   {100 * r['rms_log_error']:6.1f} %   {'' if r['family'] == 'informed' else format(r['scale'], '.3g'):>8}   {r['name']}" for r in d.hypotheses]
+    if d.unknowns:
+        out += ["", "What this log cannot tell, and what would:"] + [para(f"{u.question}: {u.measurement}", "   - ",
+                                                                          "     ") for u in d.unknowns]
     return "\n".join(out)

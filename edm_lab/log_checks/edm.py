@@ -14,7 +14,7 @@ import numpy as np
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #c8a387a2
 from ..diagnosis.card import Card
-from ..diagnosis.findings import Finding, Note, Unknown, check
+from ..diagnosis.findings import Finding, Note, Unknown, log_check
 from ..oracles.unknown_frame import unknown_frame_ceiling
 from ..plot import Curve, Panel
 from ..diagnosis.curve_fits import Fit, branch_share, compare, posterior, hypotheses_of
@@ -26,7 +26,8 @@ def fit_card(
 ) -> tuple[list[Fit], dict[str, float]]: # fits, best first; probability of each family
     "Fit every rival to the scale table of a card."
     n = tuple(sorted({int(v) for v in card["data.n_points"] or ()}))
-    hypotheses = hypotheses_of(card["model.sigma_data"], card["data.dims"], card["data.live_dims"], card["data.symmetry"], n, card["data.std"])
+    hypotheses = hypotheses_of(card["model.sigma_data"], card["data.dims"], card["data.live_dims"],
+                               card["data.symmetry"], n, card["data.std"])
     fits = compare(hypotheses, card["logged.scale.sigma"], card["logged.scale.scale_r"])
     return fits, posterior(fits)
 
@@ -41,9 +42,11 @@ def _scale_panel(
     sigma, best = np.array(card["logged.scale.sigma"]), {}
     for f in fits: best.setdefault(f.hypothesis.family, f)
     x = np.geomspace(sigma.min() / 1.3, sigma.max() * 1.3, 80)
-    curves = [Curve(best[k].hypothesis.name, x, best[k].hypothesis.curve(x, best[k].scale), role[k]) for k in role if k in best]
+    curves = [Curve(best[k].hypothesis.name, x, best[k].hypothesis.curve(x, best[k].scale), role[k]) for k in role
+              if k in best]
     unit = card["data.unit"] or "data units"
-    return Panel("Which story fits the logged scales?", caption, [*curves, Curve("logged", sigma, card["logged.scale.scale_r"], "log")],
+    return Panel("Which story fits the logged scales?", caption,
+                 [*curves, Curve("logged", sigma, card["logged.scale.scale_r"], "log")],
                  xlabel=f"noise level σ ({unit})", ylabel="scale_r = rms x0_hat / rms x0", ylim=(0, 1.12))
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #bfa112e5
@@ -54,12 +57,16 @@ def _fit_evidence(
     "The numbers behind a verdict on a scale table: the winner with its error, and every rival family's distance."
     f, rest, best = fits[0], [], {fits[0].hypothesis.family}
     for g in fits[1:]:
-        if g.hypothesis.family not in best: rest.append(f"{g.hypothesis.name}: rms log error {100 * g.rms:.0f} %, {g.rms / max(f.rms, 1e-9):.0f} times as far off"); best.add(g.hypothesis.family)
+        if g.hypothesis.family not in best:
+            rest.append(f"{g.hypothesis.name}: rms log error {100 * g.rms:.0f} %, {g.rms / max(f.rms, 1e-9):.0f} "
+                        f"times as far off")
+            best.add(g.hypothesis.family)
     scale = f", fitted scale {f.scale:.3f} ± {f.scale_err:.3f}" if np.isfinite(f.scale_err) else ""
-    return [f"{f.hypothesis.name}: rms log error {100 * f.rms:.1f} % over {len(f.predicted)} levels{scale} (logged sigma_data {card['model.sigma_data']:g})", *rest]
+    return [f"{f.hypothesis.name}: rms log error {100 * f.rms:.1f} % over {len(f.predicted)} levels{scale} (logged "
+            f"sigma_data {card['model.sigma_data']:g})", *rest]
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #168da0b4
-@check("model.sigma_data", "logged.scale.sigma", "logged.scale.scale_r")
+@log_check("model.sigma_data", "logged.scale.sigma", "logged.scale.scale_r")
 def scale_curve(card):
     "Which of the known curves explains the scale table?"
     fits, p = fit_card(card)
@@ -67,15 +74,25 @@ def scale_curve(card):
     told = max(p["null"], p.get("wiener", 0), p.get("symmetry", 0) + p["informed"])
     if told < .6:
         top = max(card["logged.scale.sigma"]) / card["model.sigma_data"]
-        yield Unknown("no known curve explains the scale table alone" + (f": the highest logged level is {top:.1f} sigma_data, where all stories still agree" if top < 2 else ""),
-                      "log scale_r at 1, 3 and 10 sigma_data, on held-out samples, beside the same with the condition shuffled")
+        yield Unknown("no known curve explains the scale table alone" + (f": the highest logged level is {top:.1f} "
+                                                                         f"sigma_data, where all stories still agree"
+                                                                         if top < 2 else ""),
+                       "log scale_r at 1, 3 and 10 sigma_data, on held-out samples, beside the same with the "
+                      "condition shuffled")
         if fits[0].rms > .12: yield from _partly_dead(card)
     elif family == "null" and (fx := _fx_logged(card)[1]) and max(fx) >= .3: yield _shrinks_alive(card, fits, fx)
     elif family == "null": yield from _dead_branch(card, fits, p)
-    elif family == "wiener" and any(k.startswith("conditioning.") for k in card.values): yield _wiener_only(card, fits, p)
-    elif family == "wiener": yield Unknown("whether there is more to learn than second moments: the scales are those of the anisotropic Wiener filter, which is the best denoiser of normal data without a condition", "log the held-out loss by sigma beside the Wiener floor; if there is a condition, shuffle it between samples")
+    elif family == "wiener" and any(k.startswith("conditioning.") for k in card.values):
+        yield _wiener_only(card, fits, p)
+    elif family == "wiener":
+        yield Unknown("whether there is more to learn than second moments: the scales are those of the anisotropic "
+                      "Wiener filter, which is the best denoiser of normal data without a condition",
+                       "log the held-out loss by sigma beside the Wiener floor; if there is a condition, shuffle it "
+                      "between samples")
     elif family == "symmetry" and min(fits[0].predicted) < .9: yield _shrinkage(card, fits, p)
-    else: yield Note(f"scale_r is what a working model gives at every level, to {100 * fits[0].rms:.1f} %", [_scale_panel(card, fits, "Is the scale of the answers right? Yes, at every logged level.")])
+    else:
+        yield Note(f"scale_r is what a working model gives at every level, to {100 * fits[0].rms:.1f} %",
+                   [_scale_panel(card, fits, "Is the scale of the answers right? Yes, at every logged level.")])
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #c1fcdeb9
 def _fx_logged(card): # key, values
@@ -86,8 +103,11 @@ def _fx_logged(card): # key, values
 # %% ../../nbs/52d_log_checks.edm.ipynb #613dfbdf
 def _shrinks_alive(card, fits, fx):
     "The null's curve, and a branch that is in use: the best answer without a condition shrinks like this too."
-    return Unknown(f"whether the answers shrink because they must: the scales are those of F_x = 0 to {100 * fits[0].rms:.1f} %, yet F_x has {max(fx):.2f} of the size of its target at one level at least, so the branch works",
-                   "log the held-out loss by sigma beside the Wiener floor: below the floor, the data leave the answer open and nothing is wrong; at the floor, the network has learned no shapes")
+    return Unknown(f"whether the answers shrink because they must: the scales are those of F_x = 0 to "
+                   f"{100 * fits[0].rms:.1f} %, yet F_x has {max(fx):.2f} of the size of its target at one level at "
+                   f"least, so the branch works",
+                   "log the held-out loss by sigma beside the Wiener floor: below the floor, the data leave the "
+                   "answer open and nothing is wrong; at the floor, the network has learned no shapes")
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #af960d55
 def _dead_branch(card, fits, p):
@@ -96,28 +116,41 @@ def _dead_branch(card, fits, p):
     a, se = branch_share(card["logged.scale.sigma"], card["logged.scale.scale_r"], f.scale)
     ev = _fit_evidence(card, fits) + [f"share of the ideal branch that is in use: {a:.3f} ± {se:.3f}"]
     key, fx = _fx_logged(card)
-    if fx: ev.append(f"the log's own ratio of F_x to its target {'agrees' if max(fx) < .3 else 'does not agree'}: {', '.join(f'{v:.3f}' for v in fx)}" + (f" ({card['source.where'][key]})" if key in (card["source.where"] or {}) else ""))
+    if fx:
+        ev.append(f"the log's own ratio of F_x to its target {'agrees' if max(fx) < .3 else 'does not agree'}: "
+                  f"{', '.join(f'{v:.3f}' for v in fx)}" + (f" ({card['source.where'][key]})"
+                                                            if key in (card["source.where"] or {}) else ""))
     if card.has("logged.scale.trace_r"):
-        ev.append("trace_r is scale_r squared, so it tells the same fact twice: largest difference " + f"{max(abs(t - s * s) for t, s in zip(card['logged.scale.trace_r'], card['logged.scale.scale_r'])):.3f}")
-    ev.append("the isotropic Wiener filter (the best scalar times the input) has the same curve: a scale table cannot tell it from F_x = 0, and both ignore the condition")
-    yield Finding("dead_branch", "critical", p["null"], f"The denoiser's learned branch is dead: the logged scales are, to {100 * f.rms:.1f} %, those of a network that outputs nothing (F_x = 0, sigma_data {f.scale:.3f}).", ev,
-                  "Do not raise scale losses or high-sigma weights: they treat the symptom. Find why the branch does not learn: test whether the condition reaches it, whether the target has a frame, whether masks leak.",
+        ev.append("trace_r is scale_r squared, so it tells the same fact twice: largest difference "
+                  + f"{max(abs(t - s * s) for t, s in zip(card['logged.scale.trace_r'], card['logged.scale.scale_r'])):.3f}")
+    ev.append("the isotropic Wiener filter (the best scalar times the input) has the same curve: a scale table cannot "
+              "tell it from F_x = 0, and both ignore the condition")
+    yield Finding("dead_branch", "critical", p["null"], f"The denoiser's learned branch is dead: the logged scales "
+                  f"are, to {100 * f.rms:.1f} %, those of a network that outputs nothing (F_x = 0, sigma_data "
+                  f"{f.scale:.3f}).", ev, "Do not raise scale losses or high-sigma weights: they treat the symptom. "
+                  "Find why the branch does not learn: test whether the condition reaches it, whether the target has "
+                  "a frame, whether masks leak.",
                   [_scale_panel(card, fits, f"Is the falling scale a property of the data? No: F_x = 0 with sigma_data {f.scale:.3f} gives these numbers to {100 * f.rms:.1f} %; low noise \"works\" because the skip connection does.")])
-    if not card.has("logged.values.knn10"): yield Unknown("why the branch is dead", "shuffle the condition between samples: if no per-sigma loss changes, the condition is not used; if it does change, look at the target's frame")
+    if not card.has("logged.values.knn10"):
+        yield Unknown("why the branch is dead", "shuffle the condition between samples: if no per-sigma loss changes, "
+                      "the condition is not used; if it does change, look at the target's frame")
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #f335a8c5
 def _wiener_only(card, fits, p):
     "The denoiser is a linear filter."
-    return Finding("context_ignored", "high", p["wiener"], "The denoiser is a linear filter: it has learnt which columns vary, and nothing from its condition.", _fit_evidence(card, fits),
-                   "Shuffle the condition between samples; if no per-sigma loss changes, follow the condition into the network.", [_scale_panel(card, fits, "Has the network learnt more than second moments? The log follows the anisotropic Wiener filter.")])
+    return Finding("context_ignored", "high", p["wiener"], "The denoiser is a linear filter: it has learnt which "
+                   "columns vary, and nothing from its condition.", _fit_evidence(card, fits),
+                    "Shuffle the condition between samples; if no per-sigma loss changes, follow the condition into the network.", [_scale_panel(card, fits, "Has the network learnt more than second moments? The log follows the anisotropic Wiener filter.")])
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #dcb4415e
 def _shrinkage(card, fits, p):
     "A perfect answer to a target without a frame."
     low = min(card["logged.scale.scale_r"])
-    return Finding("unknown_frame_shrinkage", "benign", p["symmetry"], f"The scale falls to {low:.2f} because the target is defined only up to {dict(o2='a rotation or reflection, O(2)', so2='a rotation, SO(2)').get(card['data.symmetry'], 'the signs of its columns')}: this is the best any denoiser can do, not a failure.", _fit_evidence(card, fits),
-                   "Do not ask for scale 1: compare with the oracle's curve. To get full scale at high noise, give the target a frame (align it where the frame is undetermined, or diffuse a residual in a known frame).",
-                   [_scale_panel(card, fits, "Does the scale collapse? No: it follows the exact ceiling of a target whose frame is unknown.")])
+    return Finding("unknown_frame_shrinkage", "benign", p["symmetry"], f"The scale falls to {low:.2f} because the "
+                   f"target is defined only up to "
+                   f"{dict(o2='a rotation or reflection, O(2)', so2='a rotation, SO(2)').get(card['data.symmetry'], 'the signs of its columns')}: "
+                   f"this is the best any denoiser can do, not a failure.", _fit_evidence(card, fits),
+                    "Do not ask for scale 1: compare with the oracle's curve. To get full scale at high noise, give the target a frame (align it where the frame is undetermined, or diffuse a residual in a known frame).", [_scale_panel(card, fits, "Does the scale collapse? No: it follows the exact ceiling of a target whose frame is unknown.")])
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #3bc60f01
 def _partly_dead(card):
@@ -125,9 +158,16 @@ def _partly_dead(card):
     a, se = branch_share(card["logged.scale.sigma"], card["logged.scale.scale_r"], card["model.sigma_data"])
     s, r = card["logged.scale.sigma"], card["logged.scale.scale_r"]
     high = [v for x, v in zip(s, r) if x > card["model.sigma_data"]]
-    if (fx := _fx_logged(card)[1]) and max(fx) >= .3: yield Unknown(f"whether the answers are too small: F_x has up to {max(fx):.2f} of the size of its target, and a condition that says little leaves the answer open", "log the held-out loss by sigma, with the true and with shuffled conditions")
-    elif a < .9 and high and min(high) < .8: yield Finding("high_sigma_starved", "high", .5, f"Above one sigma_data the answers are too small: a branch at {100 * a:.0f} % of its ideal size would look so.", [f"share of the ideal branch {a:.2f} ± {se:.2f}", f"smallest scale_r above sigma_data: {min(high):.2f}"],
-                       "Train longer at high sigma (move P_mean or the law's tail), and look at the F-space loss per level beside 1, its value for F_x = 0.")
+    if (fx := _fx_logged(card)[1]) and max(fx) >= .3:
+        yield Unknown(f"whether the answers are too small: F_x has up to {max(fx):.2f} of the size of its target, and "
+                      f"a condition that says little leaves the answer open",
+                      "log the held-out loss by sigma, with the true and with shuffled conditions")
+    elif a < .9 and high and min(high) < .8:
+        yield Finding("high_sigma_starved", "high", .5, f"Above one sigma_data the answers are too small: a branch at "
+                      f"{100 * a:.0f} % of its ideal size would look so.",
+                      [f"share of the ideal branch {a:.2f} ± {se:.2f}", f"smallest scale_r above sigma_data: "
+                       f"{min(high):.2f}"], "Train longer at high sigma (move P_mean or the law's tail), and look at "
+                      "the F-space loss per level beside 1, its value for F_x = 0.")
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #d7297d49
 def knn_chance(
@@ -138,7 +178,7 @@ def knn_chance(
     return k / (n - 1)
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #90ffe656
-@check("logged.values.knn10", "logged.scale.scale_r", "model.sigma_data")
+@log_check("logged.values.knn10", "logged.scale.scale_r", "model.sigma_data")
 def context_use(card):
     "Is the open-loop score above chance, and does the branch live?"
     knn, p = card["logged.values.knn10"], fit_card(card)[1]
@@ -146,14 +186,24 @@ def context_use(card):
     known = card["data.n_points"]
     c = sum(map(knn_chance, known or ())) / len(known or (0,))
     if known and knn > c * (3 - c) / 2: return # half as much again as chance, less where chance is high already
-    ev = [f"open-loop kNN@10 is {knn:g} ({card.cite('logged.values.knn10').split('(', 1)[-1].rstrip(')')}); chance is 10/(n-1) = {knn_chance(n):.3f} for n = {n:.0f}" +
-          ("" if known else f", {knn_chance(64):.3f} for n = 64 and {knn_chance(256):.3f} for n = 256: the log does not state n")]
-    if card.has("logged.chain.knn10"): ev.append(f"the chain adds no structure on its way down: kNN@10 {card['logged.chain.knn10'][-1]:g} at sigma {card['logged.chain.sigma'][-1]:g}, {card['logged.chain.knn10'][0]:g} at {card['logged.chain.sigma'][0]:g}")
-    if card.has("conditioning.works_elsewhere"): ev.append(f"the condition is not empty: {card['conditioning.works_elsewhere']}; so the information is lost between the condition and the denoiser")
-    yield Finding("context_ignored", "critical" if p["null"] > .6 else "medium", .8 * p["null"] if known is None else .9 * max(p["null"], .3),
-                  "The denoiser takes no information from its condition: open-loop samples are at chance, and the scales are those of an empty branch." if p["null"] > .3 else "The denoiser arranges nothing by its condition: open-loop samples are at chance, however the scales look.", ev,
-                  "First test: shuffle the rows of the condition between samples; if no per-sigma loss changes, it is unused. Then: print the F-space loss (1 means nothing learnt); predict the target from the condition by ridge or nearest neighbours, to see that it can be done; fill padded rows with garbage, which must change nothing.")
-    if not known: yield Unknown("whether the open-loop score is exactly chance", "log the number of points of each set, and print chance, 10/(n-1), beside kNN@10")
+    ev = ([f"open-loop kNN@10 is {knn:g} ({card.cite('logged.values.knn10').split('(', 1)[-1].rstrip(')')}); chance "
+           f"is 10/(n-1) = {knn_chance(n):.3f} for n = {n:.0f}"
+           + ("" if known else f", {knn_chance(64):.3f} for n = 64 and {knn_chance(256):.3f} for n = 256: the log "
+              f"does not state n")])
+    if card.has("logged.chain.knn10"):
+        ev.append(f"the chain adds no structure on its way down: kNN@10 {card['logged.chain.knn10'][-1]:g} at sigma "
+                  f"{card['logged.chain.sigma'][-1]:g}, {card['logged.chain.knn10'][0]:g} at "
+                  f"{card['logged.chain.sigma'][0]:g}")
+    if card.has("conditioning.works_elsewhere"):
+        ev.append(f"the condition is not empty: {card['conditioning.works_elsewhere']}; so the information is lost "
+                  f"between the condition and the denoiser")
+    yield Finding("context_ignored", "critical" if p["null"] > .6 else "medium", .8 * p["null"] if known is None
+                  else .9 * max(p["null"], .3), "The denoiser takes no information from its condition: open-loop "
+                  "samples are at chance, and the scales are those of an empty branch." if p["null"] > .3
+                  else "The denoiser arranges nothing by its condition: open-loop samples are at chance, however the scales look.", ev, "First test: shuffle the rows of the condition between samples; if no per-sigma loss changes, it is unused. Then: print the F-space loss (1 means nothing learnt); predict the target from the condition by ridge or nearest neighbours, to see that it can be done; fill padded rows with garbage, which must change nothing.")
+    if not known:
+        yield Unknown("whether the open-loop score is exactly chance", "log the number of points of each set, and "
+                      "print chance, 10/(n-1), beside kNN@10")
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #cf703d9e
 def ceilings(
@@ -164,26 +214,35 @@ def ceilings(
 ) -> list[float]: # best possible scale_r at each cap
     "The exact ceiling on scale_r at the caps of a curriculum (4,000 draws, standard error .002)."
     few = min(n, 1024)                                 # beyond, the ceiling depends on sqrt(n) spread / cap alone
-    return unknown_frame_ceiling(np.asarray(caps, float) / spread * (few / n)**.5, few, symmetry=symmetry, draws=4000, seed=0)[0].tolist()
+    return unknown_frame_ceiling(np.asarray(caps, float) / spread * (few / n)**.5, few, symmetry=symmetry, draws=4000,
+                                 seed=0)[0].tolist()
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #3c22b61f
-@check("curriculum.caps", "curriculum.scale_r", "data.symmetry")
+@log_check("curriculum.caps", "curriculum.scale_r", "data.symmetry")
 def threshold_ceiling(card):
     "Does a stage demand more than the ceiling of a target without a frame?"
     caps, asked, symmetry = card["curriculum.caps"], card["curriculum.scale_r"], card["data.symmetry"]
     if symmetry not in ("signs", "so2", "o2") or len(caps) != len(asked): return
     readings = {"sigma_data is the in-plane spread": 1.}
     if card.has("data.dims", "data.live_dims") and card["data.dims"] > card["data.live_dims"]:
-        readings[f"sigma_data is an rms over {card['data.dims']} columns of which {card['data.live_dims']} live"] = (card["data.dims"] / card["data.live_dims"])**.5
+        readings[
+                 f"sigma_data is an rms over {card['data.dims']} columns of which {card['data.live_dims']} live"] = (card["data.dims"] / card["data.live_dims"])**.5
     ns = sorted({int(n) for n in card["data.n_points"] or (64, 128, 256)})
     table = {(r, n): ceilings(caps, n, symmetry, k) for r, k in readings.items() for n in ns}
     over = {k: [i for i, (c, a) in enumerate(zip(v, asked)) if c < a] for k, v in table.items()}
     if not any(over.values()): return
-    ev = [f"{r}, n = {n}: " + (f"stages {', '.join(map(str, o))} cannot be passed (ceilings {', '.join(f'{table[r, n][i]:.2f} < {asked[i]:.2f}' for i in o)})" if o else "every stage can be passed") for (r, n), o in over.items()]
+    ev = [f"{r}, n = {n}: " + (f"stages {', '.join(map(str, o))} cannot be passed (ceilings "
+                               f"{', '.join(f'{table[r, n][i]:.2f} < {asked[i]:.2f}' for i in o)})" if o
+                               else "every stage can be passed") for (r, n), o in over.items()]
     sure = sum(map(bool, over.values())) / len(over)
-    yield Finding("threshold_above_ceiling", "medium", sure, f"{'Depending on how sigma_data was measured, ' * (len(readings) > 1)}{max(map(len, over.values()))} of {len(caps)} stages ask for more than the best possible denoiser gives, since the target is defined only up to {dict(o2='a rotation or reflection, O(2)', so2='a rotation, SO(2)').get(symmetry, 'the signs of its columns')}.", ev,
-                  "Measure the in-plane standard deviation of the target; then set each threshold to a share (say .9) of the ceiling at that cap, or give the target a frame.", [_ceiling_panel(card, table)])
-    if len(readings) > 1: yield Unknown("which stages of the curriculum are within reach", f"the standard deviation of the target in its live columns (sigma_data, or {list(readings.values())[1]:.2f} times that?), and the number of points in a set")
+    yield Finding("threshold_above_ceiling", "medium", sure, f"{'Depending on how sigma_data was measured, ' * (len(readings) > 1)}{max(map(len, over.values()))} "
+                  f"of {len(caps)} stages ask for more than the best possible denoiser gives, since the target is "
+                  f"defined only up to "
+                  f"{dict(o2='a rotation or reflection, O(2)', so2='a rotation, SO(2)').get(symmetry, 'the signs of its columns')}.", ev, "Measure the in-plane standard deviation of the target; then set each threshold to a share (say .9) of the ceiling at that cap, or give the target a frame.", [_ceiling_panel(card, table)])
+    if len(readings) > 1:
+        yield Unknown("which stages of the curriculum are within reach", f"the standard deviation of the target in "
+                      f"its live columns (sigma_data, or {list(readings.values())[1]:.2f} times that?), and the "
+                      f"number of points in a set")
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #2d45a0fa
 def _ceiling_panel(card, table):
@@ -191,74 +250,105 @@ def _ceiling_panel(card, table):
     caps, names = card["curriculum.caps"], list(dict.fromkeys(r for r, _ in table))
     few, many = min(k[1] for k in table), max(k[1] for k in table)
     side = {few: " (lower)", many: " (upper)"} if few < many else {few: ""}
-    curves = [Curve(f"best, n = {n}{side[n]}, {'in-plane' if r == names[0] else 'over all columns'}", caps, v, "oracle" if r == names[0] else "wiener")
-              for (r, n), v in table.items() if n in side]
-    stage = "" if not card.has("curriculum.stage") else f" The run stalled at stage {card['curriculum.stage']}, counted from 0 (cap {caps[card['curriculum.stage']]:g})."
-    return Panel("Can the thresholds be met?", f"Which stages can be passed? Those whose mark lies below the line of the reading that is true.{stage}", [*curves, Curve("asked", caps, card["curriculum.scale_r"], "limit")],
+    curves = [Curve(f"best, n = {n}{side[n]}, {'in-plane' if r == names[0] else 'over all columns'}", caps, v,
+                    "oracle" if r == names[0] else "wiener") for (r, n), v in table.items() if n in side]
+    stage = ("" if not card.has("curriculum.stage") else f" The run stalled at stage {card['curriculum.stage']}, "
+             f"counted from 0 (cap {caps[card['curriculum.stage']]:g}).")
+    return Panel("Can the thresholds be met?", f"Which stages can be passed? Those whose mark lies below the line of "
+                 f"the reading that is true.{stage}",
+                 [*curves, Curve("asked", caps, card["curriculum.scale_r"], "limit")],
                  xlabel="cap of the stage (σ / sigma_data)", ylabel="scale_r", ylim=(0, 1.08))
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #84669c56
-@check("clamp.max_log")
+@log_check("clamp.max_log")
 def clamp(card):
     "Does the correction reach its limit, and how much error does it hide?"
     ev, worst, limit = [], 0., card["clamp.max_log"]
     if card.has("clamp.pin_rate"):
         stages = card["clamp.pin_stage"] or range(len(card["clamp.pin_rate"]))
-        ev.append("share of samples at the limit: " + ", ".join(f"{100 * r:.1f} % at stage {int(s)}" for s, r in zip(stages, card["clamp.pin_rate"])) + f" (limit: a factor {math.exp(limit):.2f})")
+        ev.append("share of samples at the limit: " + ", ".join(f"{100 * r:.1f} % at stage {int(s)}"
+                                                                for s, r in zip(stages, card["clamp.pin_rate"]))
+                  + f" (limit: a factor {math.exp(limit):.2f})")
         worst = max(card["clamp.pin_rate"])
     if card.has("logged.hidden.raw_ratio", "logged.hidden.geom_ratio"):
         rows = list(zip(card["logged.hidden.sigma"], card["logged.hidden.raw_ratio"], card["logged.hidden.geom_ratio"]))
         hidden = [abs(math.log(a / b)) for _, a, b in rows]
-        ev += [f"near sigma {s:g}: predicted over true size {a:.3f} before the clamp, {b:.3f} after: {h:.2f} in log, a factor {math.exp(h):.0f}, hidden from the geometry losses" for (s, a, b), h in zip(rows, hidden)]
-        if max(hidden) > 1.1 * limit: ev.append(f"the clamp can move a scale by {limit:g} in log at most, so {max(hidden):.2f} is not its doing alone: the two ratios are different statistics (neighbour edges against rms), and a raw ratio of 1 is no proof of the right scale")
+        ev += [f"near sigma {s:g}: predicted over true size {a:.3f} before the clamp, {b:.3f} after: {h:.2f} in log, "
+               f"a factor {math.exp(h):.0f}, hidden from the geometry losses" for (s, a, b), h in zip(rows, hidden)]
+        if max(hidden) > 1.1 * limit:
+            ev.append(f"the clamp can move a scale by {limit:g} in log at most, so {max(hidden):.2f} is not its doing "
+                      f"alone: the two ratios are different statistics (neighbour edges against rms), and a raw ratio "
+                      f"of 1 is no proof of the right scale")
         worst = max(worst, min(1., max(hidden) / (2 * limit)))
-    if worst > .05: yield Finding("clamp_masks_error", "high" if worst > .5 else "medium", min(.95, .4 + worst / 2), "The clamp on the geometry's scale hides the error from the losses that were added to correct it.", ev,
-                                  "Compute geometry losses on the raw prediction, log the raw and the corrected value side by side, and drop the clamp once the branch lives.")
+    if worst > .05:
+        yield Finding("clamp_masks_error", "high" if worst > .5 else "medium", min(.95, .4 + worst / 2),
+                       "The clamp on the geometry's scale hides the error from the losses that were added to correct it.", ev, "Compute geometry losses on the raw prediction, log the raw and the corrected value side by side, and drop the clamp once the branch lives.")
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #b48c20b6
-@check("sigma_dist.P_mean", "model.sigma_data")
+@log_check("sigma_dist.P_mean", "model.sigma_data")
 def sigma_dist_shift(card):
     "Was the law of the training levels moved with sigma_data?"
     sd, m = card["model.sigma_data"], card["sigma_dist.P_mean"] + math.log(card["sigma_dist.scale"] or 1.)
     median, usual = math.exp(m) / sd, math.exp(-1.2) / .5
     if .45 < median / usual < 2: return
-    yield Finding("sigma_dist_unshifted", "medium", .8, f"The training levels were chosen for data of another spread: their median is {median:.2f} sigma_data instead of {usual:.2f}.", [card.cite("sigma_dist.P_mean"), card.cite("model.sigma_data")],
-                  f"P_mean = -1.2 + ln({sd:g}/0.5) = {-1.2 + math.log(sd / .5):.2f}, or multiply the law by 2 sigma_data.")
+    yield Finding("sigma_dist_unshifted", "medium", .8, f"The training levels were chosen for data of another spread: "
+                  f"their median is {median:.2f} sigma_data instead of {usual:.2f}.",
+                  [card.cite("sigma_dist.P_mean"), card.cite("model.sigma_data")],
+                   f"P_mean = -1.2 + ln({sd:g}/0.5) = {-1.2 + math.log(sd / .5):.2f}, or multiply the law by 2 sigma_data.")
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #a2e708bd
-@check("loss.boost_above", "loss.weight", "model.sigma_data")
+@log_check("loss.boost_above", "loss.weight", "model.sigma_data")
 def weight_boost(card):
     "What do extra weights do in F-space?"
     s0, sd = card["loss.boost_above"], card["model.sigma_data"]
     top = max(card["logged.scale.sigma"] or [10 * sd])
     w = (top / s0)**(card["loss.boost_power"] or 0) * (card["loss.boost_factor"] or 1)
     lam = [(s * s + sd * sd) / (s * sd)**2 for s in (min(card["logged.scale.sigma"] or [sd / 3]), top)]
-    ev = [f"at sigma {top:g} a sample weighs {w:.0f} times what it weighs without the boosts ({card.cite('loss.boost_factor')})" if card["loss.boost_factor"] else f"at sigma {top:g}: {w:.0f} times"]
-    if card["loss.weight"] == "edm": ev.append("lambda c_out^2 = 1: the EDM weight already gives every level the same weight in F-space")
-    if card["loss.normaliser"] == "weight_sum": ev.append(f"the batch is divided by the sum of weights: lambda is {lam[0]:.0f} at the lowest logged level and {lam[1]:.0f} at the highest, so one low-noise sample sets the size of every gradient")
-    if w > 3: yield Finding("weight_imbalance", "medium", .9, f"High noise is weighted {w:.0f}-fold in units of the network's output (F-space), on top of a weight that was already flat.", ev, "Remove the boosts and the division by the sum of weights; use lambda alone, and learn one weight per level, u(sigma), if levels must be balanced.")
+    ev = [f"at sigma {top:g} a sample weighs {w:.0f} times what it weighs without the boosts "
+          f"({card.cite('loss.boost_factor')})" if card["loss.boost_factor"] else f"at sigma {top:g}: {w:.0f} times"]
+    if card["loss.weight"] == "edm":
+        ev.append("lambda c_out^2 = 1: the EDM weight already gives every level the same weight in F-space")
+    if card["loss.normaliser"] == "weight_sum":
+        ev.append(f"the batch is divided by the sum of weights: lambda is {lam[0]:.0f} at the lowest logged level and "
+                  f"{lam[1]:.0f} at the highest, so one low-noise sample sets the size of every gradient")
+    if w > 3:
+        yield Finding("weight_imbalance", "medium", .9, f"High noise is weighted {w:.0f}-fold in units of the "
+                      f"network's output (F-space), on top of a weight that was already flat.", ev,
+                       "Remove the boosts and the division by the sum of weights; use lambda alone, and learn one "
+                      "weight per level, u(sigma), if levels must be balanced.")
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #46b293cc
-@check("data.std", "model.sigma_data")
+@log_check("data.std", "model.sigma_data")
 def sigma_data_logged(card):
     "Does sigma_data agree with the measured spread?"
     sd, v = card["model.sigma_data"], card["data.std"]
     if 1 / 1.25 < sd / v < 1.25:
         yield Note(f"sigma_data {sd:g} agrees with the measured standard deviation {v:g}")
         return
-    yield Finding("sigma_data_mismatch", "high" if max(sd / v, v / sd) > 2 else "medium", .95, f"sigma_data is {sd:g}, the data have {v:g}: the network's input and target are not of unit size.",
-                  [f"variance of the F-target: {(v / sd)**2:.3g} at high sigma, where 1 is intended", card.cite("model.sigma_data"), card.cite("data.std")], f"Set sigma_data = {v:g} and move P_mean by ln({v:g}/{sd:g}) = {math.log(v / sd):.2f}.")
+    yield Finding("sigma_data_mismatch", "high" if max(sd / v, v / sd) > 2 else "medium", .95,
+                  f"sigma_data is {sd:g}, the data have {v:g}: the network's input and target are not of unit size.",
+                  [f"variance of the F-target: {(v / sd)**2:.3g} at high sigma, where 1 is intended",
+                   card.cite("model.sigma_data"), card.cite("data.std")], f"Set sigma_data = {v:g} and move P_mean by "
+                  f"ln({v:g}/{sd:g}) = {math.log(v / sd):.2f}.")
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #efe8b281
-@check("model.mask_layout", "model.heads_layout")
+@log_check("model.mask_layout", "model.heads_layout")
 def mask_layout(card):
     "Is the padding mask repeated in the order in which heads are stacked?"
     if card["model.mask_layout"] == card["model.heads_layout"]: return
-    yield Finding("padding_leak", "critical" if card["model.mask_layout"] != "none" else "high", .95, "Sets are attended to under each other's padding masks." if card["model.mask_layout"] != "none" else "Padded rows are attended to.",
-                  [card.cite("model.mask_layout"), card.cite("model.heads_layout")], "Repeat the mask in the order of the heads, and test with unequal sets: garbage in padded rows must change nothing.")
+    yield Finding("padding_leak", "critical" if card["model.mask_layout"] != "none" else "high", .95,
+                  "Sets are attended to under each other's padding masks." if card["model.mask_layout"] != "none"
+                  else "Padded rows are attended to.", [card.cite("model.mask_layout"),
+                                                        card.cite("model.heads_layout")],
+                   "Repeat the mask in the order of the heads, and test with unequal sets: garbage in padded rows "
+                  "must change nothing.")
 
 # %% ../../nbs/52d_log_checks.edm.ipynb #ae20f271
-@check("model.attention_over")
+@log_check("model.attention_over")
 def batch_attention(card):
     "Does attention run over the batch?"
-    if card["model.attention_over"] == "batch": yield Finding("batch_leak", "critical", .98, "Attention runs over the batch: every sample sees its batch mates.", [card.cite("model.attention_over")], "Give the sample a token axis; check_denoiser fails on batch leaks in one line.")
+    if card["model.attention_over"] == "batch":
+        yield Finding("batch_leak", "critical", .98,
+                      "Attention runs over the batch: every sample sees its batch mates.",
+                      [card.cite("model.attention_over")], "Give the sample a token axis; check_denoiser fails on "
+                      "batch leaks in one line.")

@@ -13,7 +13,7 @@ import torch
 # %% ../../nbs/52f_log_checks.hierarchy.ipynb #98cbe5fb
 from ..diagnosis.card import Card
 from ..core import LabError
-from ..diagnosis.findings import Finding, Note, Unknown, check
+from ..diagnosis.findings import Finding, Note, Unknown, log_check
 from ..diffusion.sigma_dist import LogNormal, coverage
 from ..diffusion.noise import Tree
 from ..plot import Curve, Panel
@@ -26,7 +26,9 @@ def card_tree(
 ) -> Tree: # a regular tree of that size
     "The tree of a card, with residues and chains of the sizes it states."
     a, r, c = (max(1, round(card[f"noise.{k}"] or 1)) for k in ("atoms_per_residue", "residues_per_chain", "chains"))
-    if a * r * c > 1_000_000: raise LabError("noise.atoms_per_residue x residues_per_chain x chains", f"{a * r * c:,} atoms", "at most 1,000,000")
+    if a * r * c > 1_000_000:
+        raise LabError("noise.atoms_per_residue x residues_per_chain x chains", f"{a * r * c:,} atoms",
+                       "at most 1,000,000")
     return Tree(torch.arange(c * r * a) // a, torch.arange(c * r) // r, tuple(card["noise.weights"]))
 
 # %% ../../nbs/52f_log_checks.hierarchy.ipynb #4209eeb8
@@ -38,39 +40,55 @@ def level_sigmas(
     return {k: tree.sigma_eff(k) for k in ("atom", "residue", "chain", "internal")}
 
 # %% ../../nbs/52f_log_checks.hierarchy.ipynb #aa779dee
-@check("noise.model", "noise.weights", "noise.atoms_per_residue", "noise.residues_per_chain")
+@log_check("noise.model", "noise.weights", "noise.atoms_per_residue", "noise.residues_per_chain")
 def shared_noise(card):
     "Do the levels carry the sigma that the network is told?"
     if card["noise.model"] != "tree": return
     s, a, r = level_sigmas(card), round(card["noise.atoms_per_residue"]), round(card["noise.residues_per_chain"])
     own = (card["noise.weights"][1] / sum(card["noise.weights"]))**.5
-    ev = [f"residue means carry {s['residue']:.3f} σ ({a} atoms each): not σ/√{a} = {a**-.5:.2f} σ, because shared noise does not average out, and not {own:.2f} σ, which is only the residue's own share",
+    ev = [f"residue means carry {s['residue']:.3f} σ ({a} atoms each): not σ/√{a} = {a**-.5:.2f} σ, because shared "
+          f"noise does not average out, and not {own:.2f} σ, which is only the residue's own share",
           f"chain means carry {s['chain']:.3f} σ ({r} residues each)"]
     chains = card["noise.chains"] or 1
-    if chains == 1: ev.append(f"with one chain, centring removes the chain's share altogether: the structure inside carries {s['internal']:.3f} σ, so c_skip, c_in and c_noise are computed for {1 / s['internal']:.1f} times the noise that is there")
+    if chains == 1:
+        ev.append(f"with one chain, centring removes the chain's share altogether: the structure inside carries "
+                  f"{s['internal']:.3f} σ, so c_skip, c_in and c_noise are computed for {1 / s['internal']:.1f} times "
+                  f"the noise that is there")
     else: ev.append(f"with {chains} chains, {s['internal']:.3f} σ are left after centring")
-    if card.has("sampling.sigma_max"): ev.append(f"a start at sigma {card['sampling.sigma_max']:g} is an effective sigma of {card['sampling.sigma_max'] * s['internal']:.0f} inside the structure")
-    yield Finding("correlated_noise", "critical" if chains == 1 else "high", .95, f"The noise is shared between atoms, residues and chains, so no level carries the sigma it is told: {s['residue']:.3f} σ on residue means, and {s['internal']:.3f} σ inside " + ("a centred single chain." if chains == 1 else "the centred structure."), ev,
-                  "Split x into three orthogonal parts (chain mean, residue mean minus chain mean, atom minus residue mean), and precondition each with its own sigma and sigma_data; keep the same covariance for start and churn. Or use isotropic noise.", [_level_panel(card, s)])
+    if card.has("sampling.sigma_max"):
+        ev.append(f"a start at sigma {card['sampling.sigma_max']:g} is an effective sigma of "
+                  f"{card['sampling.sigma_max'] * s['internal']:.0f} inside the structure")
+    yield Finding("correlated_noise", "critical" if chains == 1 else "high", .95,
+                   f"The noise is shared between atoms, residues and chains, so no level carries the sigma it is "
+                  f"told: {s['residue']:.3f} σ on residue means, and {s['internal']:.3f} σ inside "
+                  + ("a centred single chain." if chains == 1 else "the centred structure."), ev,
+                   "Split x into three orthogonal parts (chain mean, residue mean minus chain mean, atom minus "
+                  "residue mean), and precondition each with its own sigma and sigma_data; keep the same covariance "
+                  "for start and churn. Or use isotropic noise.", [_level_panel(card, s)])
 
 # %% ../../nbs/52f_log_checks.hierarchy.ipynb #4ecd609e
 def _level_panel(card, s):
     "Effective sigma of a level against the number of atoms in a residue, beside two published guesses."
     w = np.array(card["noise.weights"]) / sum(card["noise.weights"])
     n = np.arange(1, 31)
-    return Panel("How noisy is a residue's mean?", f"Does averaging over its atoms free a residue from noise? No: {s['residue']:.2f} σ stay, whatever the number of atoms, since chain and residue noise are shared.",
-                 [Curve("exact", n, (w[2] + w[1] + w[0] / n)**.5, "oracle"), Curve("guess: σ/√atoms", n, n**-.5, "other"), Curve("guess: the residue's own share", n, np.full(30, w[1]**.5), "fit"),
-                  Curve("this card", [card["noise.atoms_per_residue"]], [s["residue"]], "log")], xlabel="atoms in a residue", ylabel="noise of the mean / σ", xscale="linear", ylim=(0, 1.05))
+    return Panel("How noisy is a residue's mean?", f"Does averaging over its atoms free a residue from noise? No: "
+                 f"{s['residue']:.2f} σ stay, whatever the number of atoms, since chain and residue noise are shared.",
+                 [Curve("exact", n, (w[2] + w[1] + w[0] / n)**.5, "oracle"),
+                  Curve("guess: σ/√atoms", n, n**-.5, "other"),
+                  Curve("guess: the residue's own share", n, np.full(30, w[1]**.5), "fit"),
+                  Curve("this card", [card["noise.atoms_per_residue"]], [s["residue"]], "log")],
+                 xlabel="atoms in a residue", ylabel="noise of the mean / σ", xscale="linear", ylim=(0, 1.05))
 
 # %% ../../nbs/52f_log_checks.hierarchy.ipynb #f2da5564
 def card_sigma_dist(
     card: Card, # with sigma_dist.P_mean and P_std
 ) -> LogNormal: # the training law
     "The lognormal law of a card, clipped where the card says so."
-    return LogNormal(card["sigma_dist.P_mean"], card["sigma_dist.P_std"] or 1.2, card["sigma_dist.scale"] or 1., card["sigma_dist.sigma_min"], card["sigma_dist.sigma_max"])
+    return LogNormal(card["sigma_dist.P_mean"], card["sigma_dist.P_std"] or 1.2, card["sigma_dist.scale"] or 1.,
+                     card["sigma_dist.sigma_min"], card["sigma_dist.sigma_max"])
 
 # %% ../../nbs/52f_log_checks.hierarchy.ipynb #628c9616
-@check("sigma_dist.P_mean", "sigma_dist.P_std", "sampling.sigma_max")
+@log_check("sigma_dist.P_mean", "sigma_dist.P_std", "sampling.sigma_max")
 def train_sample_gap(card):
     "How often does training visit each level of the sampler's grid?"
     sigma_dist, top = card_sigma_dist(card), card["sampling.sigma_max"]
@@ -83,11 +101,13 @@ def train_sample_gap(card):
         yield Note(f"training reaches the sampler's first level {top:g} with probability {p:.2g}")
         return
     start = float(sigma_dist.icdf(torch.tensor(1 - 1e-3, dtype=torch.float64)))
-    ev = [f"P(σ >= {top:g}) = {p:.1e}: {grade}; one sample in {max(1, round(min(1 / max(p, 1e-300), 1e12))):,}", f"median of training: {float(sigma_dist.icdf(torch.tensor(.5, dtype=torch.float64))):.2f}",
-          f"{rare} of {n} steps of the sampler lie where training spends less than 1 %, {very} where it spends less than .1 %",
-          "the network's input is of unit size there all the same (c_in), and an Euler step is relative, x_next = (σ_next/σ) x + (1 - σ_next/σ) D: what extrapolates is c_noise alone"]
-    yield Finding("train_sample_gap", "critical" if grade == "never" else "medium", .9, f"Sampling starts at {top:g}, a level that training sees with probability {p:.0e}: {grade}.", ev,
-                  f"Start at {start:.0f}, where one training sample in a thousand lies, or widen the law (P_std); a start at 10 data spreads is enough.", [_coverage_panel(card, sigma_dist, cov)])
+    ev = [f"P(σ >= {top:g}) = {p:.1e}: {grade}; one sample in {max(1, round(min(1 / max(p, 1e-300), 1e12))):,}",
+          f"median of training: {float(sigma_dist.icdf(torch.tensor(.5, dtype=torch.float64))):.2f}",
+           f"{rare} of {n} steps of the sampler lie where training spends less than 1 %, {very} where it spends less than .1 %", "the network's input is of unit size there all the same (c_in), and an Euler step is relative, x_next = (σ_next/σ) x + (1 - σ_next/σ) D: what extrapolates is c_noise alone"]
+    yield Finding("train_sample_gap", "critical" if grade == "never" else "medium", .9,
+                  f"Sampling starts at {top:g}, a level that training sees with probability {p:.0e}: {grade}.", ev,
+                   f"Start at {start:.0f}, where one training sample in a thousand lies, or widen the law (P_std); a "
+                  f"start at 10 data spreads is enough.", [_coverage_panel(card, sigma_dist, cov)])
 
 # %% ../../nbs/52f_log_checks.hierarchy.ipynb #55e1b595
 def _coverage_panel(card, sigma_dist, cov):
@@ -95,56 +115,93 @@ def _coverage_panel(card, sigma_dist, cov):
     s = np.geomspace(float(cov["sigma"].min()), float(cov["sigma"].max()), 200)
     density = sigma_dist.pdf(torch.tensor(s)).numpy() * s
     steps = cov["sigma"].numpy()
-    return Panel("Does training visit the sampler's levels?", f"Are the sampler's first steps trained? {int((cov['tail'] < .01).sum())} of {len(steps)} steps (marks) lie beyond the level that 99 % of the training samples stay below.",
-                 [Curve("training density per unit of ln σ", s, density, "oracle"), Curve("sampler's steps", steps[::4], np.full(len(steps[::4]), density.max() * .03), "limit")], xlabel=f"noise level σ ({card['data.unit'] or 'data groups'})", ylabel="density")
+    return Panel("Does training visit the sampler's levels?", f"Are the sampler's first steps trained? "
+                 f"{int((cov['tail'] < .01).sum())} of {len(steps)} steps (marks) lie beyond the level that 99 % of "
+                 f"the training samples stay below.",
+                 [Curve("training density per unit of ln σ", s, density, "oracle"),
+                  Curve("sampler's steps", steps[::4], np.full(len(steps[::4]), density.max() * .03), "limit")],
+                 xlabel=f"noise level σ ({card['data.unit'] or 'data groups'})", ylabel="density")
 
 # %% ../../nbs/52f_log_checks.hierarchy.ipynb #414010da
-@check("data.level_std", "model.sigma_data")
+@log_check("data.level_std", "model.sigma_data")
 def level_sigma_data(card):
     "Does one sigma_data serve levels of very different spread?"
-    sd, std = card["model.sigma_data"], {k: float(v) for k, v in card["data.level_std"].items() if isinstance(v, int | float) and v > 0}
+    sd, std = card["model.sigma_data"], {k: float(v) for k, v in card["data.level_std"].items()
+                                         if isinstance(v, int | float) and v > 0}
     off = {k: sd / v for k, v in std.items()}
     if not off or max(max(o, 1 / o) for o in off.values()) < 2: return
     worst = max(off, key=lambda k: max(off[k], 1 / off[k]))
-    yield Finding("sigma_data_mismatch", "high", .9, f"One sigma_data of {sd:g} serves all levels, and is {off[worst]:.0f} times too large for the {worst} level.", [f"{k}: standard deviation {v:g}, so sigma_data is {off[k]:.1f} times that and the F-target's variance at high noise is {(v / sd)**2:.2g}" for k, v in std.items()] + [card.cite("model.sigma_data")],
-                  "Give each level its own: " + ", ".join(f"{k} {v:g}" for k, v in std.items()) + ". A level without spread (one chain) needs none.")
+    yield Finding("sigma_data_mismatch", "high", .9, f"One sigma_data of {sd:g} serves all levels, and is "
+                  f"{off[worst]:.0f} times too large for the {worst} level.",
+                  [f"{k}: standard deviation {v:g}, so sigma_data is {off[k]:.1f} times that and the F-target's "
+                   f"variance at high noise is {(v / sd)**2:.2g}" for k, v in std.items()]
+                  + [card.cite("model.sigma_data")],
+                  "Give each level its own: " + ", ".join(f"{k} {v:g}" for k, v in std.items())
+                  + ". A level without spread (one chain) needs none.")
 
 # %% ../../nbs/52f_log_checks.hierarchy.ipynb #40b9fbe5
-@check("loss.levels", "loss.level_sizes")
+@log_check("loss.levels", "loss.level_sizes")
 def level_balance(card):
     "How large are the level losses under each reduction?"
     sizes, names, how = card["loss.level_sizes"], card["loss.levels"], card["loss.reduction"] or "unknown"
     if len(sizes) != len(names) or max(sizes) / min(sizes) < 5 or how == "mean": return
     big, small = names[int(np.argmax(sizes))], names[int(np.argmin(sizes))]
-    ev = [f"if each level is summed, {big} outweighs " + " and ".join(f"{n} {max(sizes) / k:.0f}-fold" for n, k in zip(names, sizes) if n != big),
-          f"if each level is averaged, all weigh the same, and the {small} term, a mean of {min(sizes):.0f}, is noisy (relative error {(2 / (3 * min(sizes)))**.5 * 100:.0f} % a sample) rather than small"]
-    yield Finding("level_imbalance", "medium", .9 if how == "sum" else .5, f"If the level losses are sums, {big} outweighs {small} {max(sizes) / min(sizes):.0f}-fold; if they are means, they are balanced.", ev, "State the reduction: a mean over the elements of each level. Re-weight only after that.")
-    if how == "unknown": yield Unknown("whether a level is drowned", "print the level losses one by one, before they are added, and the reduction of each")
+    ev = [f"if each level is summed, {big} outweighs " + " and ".join(f"{n} {max(sizes) / k:.0f}-fold"
+                                                                      for n, k in zip(names, sizes) if n != big),
+           f"if each level is averaged, all weigh the same, and the {small} term, a mean of {min(sizes):.0f}, is "
+          f"noisy (relative error {(2 / (3 * min(sizes)))**.5 * 100:.0f} % a sample) rather than small"]
+    yield Finding("level_imbalance", "medium", .9 if how == "sum" else .5, f"If the level losses are sums, {big} "
+                  f"outweighs {small} {max(sizes) / min(sizes):.0f}-fold; if they are means, they are balanced.", ev,
+                  "State the reduction: a mean over the elements of each level. Re-weight only after that.")
+    if how == "unknown":
+        yield Unknown("whether a level is drowned", "print the level losses one by one, before they are added, and "
+                      "the reduction of each")
 
 # %% ../../nbs/52f_log_checks.hierarchy.ipynb #23996854
-@check("sampling.step_scale", "sampling.gamma0", "model.sigma_data", "sampling.sigma_max", "sampling.sigma_min")
+@log_check("sampling.step_scale", "sampling.gamma0", "model.sigma_data", "sampling.sigma_max", "sampling.sigma_min")
 def sampler_temperature(card):
     "Which spread do exact Gaussian data come out with?"
-    sd, at = card["model.sigma_data"], {k: card[f"sampling.{k}"] for k in ("step_scale", "noise_scale", "gamma0", "gamma_min")}
+    sd, at = card["model.sigma_data"], {k: card[f"sampling.{k}"] for k in ("step_scale", "noise_scale", "gamma0",
+                                                                           "gamma_min")}
     at = {k: v for k, v in at.items() if v is not None}
-    std = gaussian_std(karras(card["sampling.steps"] or 200, card["sampling.sigma_min"], card["sampling.sigma_max"], card["sampling.rho"] or 7.), sd, **at)
-    others = {k: gaussian_std(af3(), 16., *v, gamma_min=1.) for k, v in {"step_scale 1, no churn": (1, 1, 0), "1, churn .8": (1, 1, .8), "1.5, noise_scale 1.003, churn .8": (1.5, 1.003, .8), "1.5, no churn": (1.5, 1, 0)}.items()}
-    ev = [f"exact Gaussian data of standard deviation {sd:g} come out with {std:.2f}", "AF3's 200 steps on data of 16 Å: " + "; ".join(f"{k}: {v:.2f}" for k, v in others.items())]
-    if abs(std / sd - 1) < .1: yield Finding("temperature", "benign", .95, f"The sampler's settings keep the spread ({100 * std / sd:.0f} %): step_scale acts as a temperature, and here it is neutral.", ev, "Leave it; raising step_scale to 1.5 without churn would freeze the samples.")
-    else: yield Finding("temperature", "high", .95, f"The sampler's settings change the spread of the samples to {100 * std / sd:.0f} % of the data's.", ev, "Use step_scale 1, or keep churn and noise_scale together with it.")
+    std = gaussian_std(karras(card["sampling.steps"] or 200, card["sampling.sigma_min"], card["sampling.sigma_max"],
+                              card["sampling.rho"] or 7.), sd, **at)
+    others = {k: gaussian_std(af3(), 16., *v, gamma_min=1.) for k, v in {"step_scale 1, no churn": (1, 1, 0),
+                                                                         "1, churn .8": (1, 1, .8),
+                                                                         "1.5, noise_scale 1.003, churn .8": (1.5,
+                                                                                                              1.003,
+                                                                                                              .8),
+                                                                         "1.5, no churn": (1.5, 1, 0)}.items()}
+    ev = [f"exact Gaussian data of standard deviation {sd:g} come out with {std:.2f}",
+          "AF3's 200 steps on data of 16 Å: " + "; ".join(f"{k}: {v:.2f}" for k, v in others.items())]
+    if abs(std / sd - 1) < .1:
+        yield Finding("temperature", "benign", .95, f"The sampler's settings keep the spread ({100 * std / sd:.0f} "
+                      f"%): step_scale acts as a temperature, and here it is neutral.", ev,
+                      "Leave it; raising step_scale to 1.5 without churn would freeze the samples.")
+    else:
+        yield Finding("temperature", "high", .95, f"The sampler's settings change the spread of the samples to "
+                      f"{100 * std / sd:.0f} % of the data's.", ev, "Use step_scale 1, or keep churn and noise_scale "
+                      "together with it.")
 
 # %% ../../nbs/52f_log_checks.hierarchy.ipynb #8de8cebd
-@check("model.level_sigma")
+@log_check("model.level_sigma")
 def level_inputs(card):
     "Does each level get its own noise level and features?"
     if card["model.level_sigma"] != "raw" and card["model.level_conditioning"] is not False: return
     empty = [k for k, v in (card["model.level_features"] or {}).items() if not v]
-    ev = [card.cite(k) for k in ("model.level_sigma", "model.level_conditioning", "model.level_features") if card.has(k)]
-    yield Finding("level_blind", "high" if empty else "medium", .8, "Every level of the hierarchy is told the noise level of the atoms" + (f", and the network gets no input features for {' and '.join(empty)}." if empty else "."), ev,
-                  "Pass c_noise of every level's own sigma, and features: residue type, chain index, number of atoms.")
+    ev = [card.cite(k) for k in ("model.level_sigma", "model.level_conditioning", "model.level_features")
+          if card.has(k)]
+    yield Finding("level_blind", "high" if empty else "medium", .8, "Every level of the hierarchy is told the noise "
+                  "level of the atoms" + (f", and the network gets no input features for {' and '.join(empty)}."
+                                          if empty else "."), ev, "Pass c_noise of every level's own sigma, and "
+                  "features: residue type, chain index, number of atoms.")
 
 # %% ../../nbs/52f_log_checks.hierarchy.ipynb #5c9e4448
-@check("sampling.augmentation")
+@log_check("sampling.augmentation")
 def augmentation(card):
     "Is the frame drawn anew while sampling?"
-    if card["sampling.augmentation"] is False: yield Finding("augmentation_missing", "low", .6, "The sampler never rotates its samples, so an error in the network's equivariance can add up over the steps.", [card.cite("sampling.augmentation")], "Centre and rotate at random at each step, or measure the equivariance error and show that it is small.")
+    if card["sampling.augmentation"] is False:
+        yield Finding("augmentation_missing", "low", .6,
+                      "The sampler never rotates its samples, so an error in the " "network's equivariance can add up "
+                      "over the steps.", [card.cite("sampling.augmentation")],
+                       "Centre and rotate at random at each step, or measure the equivariance error and show that it is small.")

@@ -13,46 +13,61 @@ import numpy as np
 
 # %% ../../nbs/52g_log_checks.latent.ipynb #f541ee11
 from ..diagnosis.card import Card
-from ..diagnosis.findings import Finding, Note, check
+from ..diagnosis.findings import Finding, Note, log_check
 from ..plot import Curve, Panel
 
 # %% ../../nbs/52g_log_checks.latent.ipynb #f3fdd1f1
-@check("vae.likelihood", "data.transform")
+@log_check("vae.likelihood", "data.transform")
 def likelihood(card):
     "Is a likelihood of counts given counts?"
-    if card["vae.likelihood"] not in ("nb", "zinb", "poisson") or not {"log1p", "normalize_total", "scale"} & set(card["data.transform"]): return
-    yield Finding("likelihood_mismatch", "critical", .97, f"The {card['vae.likelihood'].upper()} likelihood, a law of counts, is given values after {' and '.join(card['data.transform'])}.",
-                  [card.cite("data.transform"), card.cite("vae.likelihood"), f"one read becomes {math.log1p(1e4 / 2000):.2f} in a cell of 2,000 reads and {math.log1p(1e4 / 20000):.2f} in one of 20,000: not integers, and their variance no longer grows with the mean"],
+    if card["vae.likelihood"] not in ("nb", "zinb", "poisson") or not {"log1p", "normalize_total",
+                                                                       "scale"} & set(card["data.transform"]):
+        return
+    yield Finding("likelihood_mismatch", "critical", .97, f"The {card['vae.likelihood'].upper()} likelihood, a law of "
+                  f"counts, is given values after {' and '.join(card['data.transform'])}.",
+                  [card.cite("data.transform"), card.cite("vae.likelihood"), f"one read becomes "
+                   f"{math.log1p(1e4 / 2000):.2f} in a cell of 2,000 reads and {math.log1p(1e4 / 20000):.2f} in one "
+                   f"of 20,000: not integers, and their variance no longer grows with the mean"],
                   "Keep the raw counts as the target of the likelihood; give log1p(counts) to the encoder only.")
 
 # %% ../../nbs/52g_log_checks.latent.ipynb #626bec79
-@check("vae.library")
+@log_check("vae.library")
 def library(card):
     "Is the library size the sum of the raw counts, and does it survive?"
     if card["vae.library"] == "transformed_values":
         genes, reads = 1000, 5000                       # a cell that expresses a thousand of its genes, five reads each
         wrong = genes * math.log1p(1e4 * (reads / genes) / reads)
-        yield Finding("library_size_wrong", "high", .97, "The library size is summed after the log, so it is not a number of reads.",
-                      [card.cite("vae.library"), f"example: {reads:,} reads spread over {genes:,} genes give {wrong:,.0f}; the same cell sequenced ten times deeper gives the same {wrong:,.0f}, where the truth is {10 * reads:,}"],
+        yield Finding("library_size_wrong", "high", .97, "The library size is summed after the log, so it is not a "
+                      "number of reads.", [card.cite("vae.library"), f"example: {reads:,} reads spread over {genes:,} "
+                                           f"genes give {wrong:,.0f}; the same cell sequenced ten times deeper gives "
+                                           f"the same {wrong:,.0f}, where the truth is {10 * reads:,}"],
                       "Sum the raw counts, before any transformation, and give their logarithm to the decoder.")
     if card["vae.library_kept"] is False:
-        yield Finding("library_size_wrong", "medium", .9, "The second stage drops the library size, so samples cannot be decoded to counts.", [card.cite("vae.library_kept")], "Return it with the latent; at generation, draw it from a class-conditional lognormal.")
+        yield Finding("library_size_wrong", "medium", .9, "The second stage drops the library size, so samples cannot "
+                      "be decoded to counts.", [card.cite("vae.library_kept")],
+                      "Return it with the latent; at generation, draw it from a class-conditional lognormal.")
 
 # %% ../../nbs/52g_log_checks.latent.ipynb #bbea6336
-@check("conditioning.collate", "conditioning.batch_test")
+@log_check("conditioning.collate", "conditioning.batch_test")
 def dropped_condition(card):
     "Does the type that the loop looks for match what the loader yields?"
     if card["conditioning.collate"] == card["conditioning.batch_test"]: return
-    yield Finding("conditioning_dropped", "critical", .97, f"The loader yields a {card['conditioning.collate']}, the loop looks for a {card['conditioning.batch_test']}: the branch that reads the condition never runs.",
-                  [card.cite("conditioning.batch_test"), card.cite("conditioning.collate")], "Unpack by name or by length, and assert that the condition's gradient is not zero.")
+    yield Finding("conditioning_dropped", "critical", .97,
+                  f"The loader yields a {card['conditioning.collate']}, the loop looks for a "
+                  f"{card['conditioning.batch_test']}: the branch that reads the condition never runs.",
+                  [card.cite("conditioning.batch_test"), card.cite("conditioning.collate")],
+                  "Unpack by name or by length, and assert that the condition's gradient is not zero.")
 
 # %% ../../nbs/52g_log_checks.latent.ipynb #34657b62
-@check("conditioning.null", "conditioning.guidance")
+@log_check("conditioning.null", "conditioning.guidance")
 def null_token(card):
     "Is there something learnt that stands for no condition?"
     if card["conditioning.null"] != "zero_vector" or card["conditioning.guidance"] == 1: return
-    yield Finding("null_token_untrained", "medium", .7, "No condition is written as a vector of zeros: for a one-hot condition the first layer then sees its bias alone, and a continuous condition may truly be zero.",
-                  [card.cite("conditioning.null")] + ([card.cite("conditioning.dropout")] if card.has("conditioning.dropout") else []), "Add one class to the embedding and learn it; drop to it with the same probability.")
+    yield Finding("null_token_untrained", "medium", .7, "No condition is written as a vector of zeros: for a one-hot "
+                  "condition the first layer then sees its bias alone, and a continuous condition may truly be zero.",
+                  [card.cite("conditioning.null")] + ([card.cite("conditioning.dropout")]
+                                                      if card.has("conditioning.dropout") else []),
+                  "Add one class to the embedding and learn it; drop to it with the same probability.")
 
 # %% ../../nbs/52g_log_checks.latent.ipynb #9f4a4222
 def guided_class(
@@ -82,39 +97,54 @@ def _guidance_panel(w):
     ws = np.unique([1, 1.5, 2, 3, 4, 5, 6, 7.5, w])
     mean, std = np.array([guided_class(v) for v in ws]).T
     m, s = guided_class(w)
-    return Panel("What does guidance do to a class?", f"How much guidance does a class need? At w = 1 it comes out as it is (mean 1, standard deviation .5); at {w:g} the samples have mean {m:.2f} and standard deviation {s:.2f}.",
-                 [Curve("mean of samples", ws, mean, "ours"), Curve("standard deviation of samples", ws, std, "other"), Curve("mean of the class", ws, np.ones(len(ws)), "oracle"),
-                  Curve("standard deviation of the class", ws, np.full(len(ws), .5), "wiener"), Curve("this card", [w, w], [m, s], "log")], xlabel="guidance weight w (1 is off)", ylabel="data units", xscale="linear", ylim=(0, 2.6))
+    return Panel("What does guidance do to a class?", f"How much guidance does a class need? At w = 1 it comes out as "
+                 f"it is (mean 1, standard deviation .5); at {w:g} the samples have mean {m:.2f} and standard "
+                 f"deviation {s:.2f}.", [Curve("mean of samples", ws, mean, "ours"),
+                                         Curve("standard deviation of samples", ws, std, "other"),
+                                         Curve("mean of the class", ws, np.ones(len(ws)), "oracle"),
+                                         Curve("standard deviation of the class", ws, np.full(len(ws), .5), "wiener"),
+                                         Curve("this card", [w, w], [m, s], "log")],
+                 xlabel="guidance weight w (1 is off)", ylabel="data units", xscale="linear", ylim=(0, 2.6))
 
 # %% ../../nbs/52g_log_checks.latent.ipynb #d867cbc8
-@check("conditioning.guidance")
+@log_check("conditioning.guidance")
 def guidance_weight(card):
     "What does this guidance weight do to two Gaussian classes?"
     w = card["conditioning.guidance"]
     if w <= 3: return
     m, s = guided_class(w)
-    yield Finding("overguided", "high" if w > 5 else "medium", .85, f"A guidance weight of {w:g} is one for images: on two Gaussian classes it moves the class mean by {(m - 1) / .5:.1f} of its standard deviations and leaves {100 * s / .5:.0f} % of its spread.",
-                  [card.cite("conditioning.guidance"), f"exact experiment: class at 1.00 with standard deviation .50 comes out at {m:.2f} with {s:.2f}"], "Sweep w from 1 to 4 and choose by MMD to held-out cells and by the variance inside a class; limit guidance to an interval of sigma.", [_guidance_panel(w)])
+    yield Finding("overguided", "high" if w > 5 else "medium", .85, f"A guidance weight of {w:g} is one for images: "
+                  f"on two Gaussian classes it moves the class mean by {(m - 1) / .5:.1f} of its standard deviations "
+                  f"and leaves {100 * s / .5:.0f} % of its spread.",
+                  [card.cite("conditioning.guidance"), f"exact experiment: class at 1.00 with standard deviation .50 "
+                   f"comes out at {m:.2f} with {s:.2f}"], "Sweep w from 1 to 4 and choose by MMD to held-out cells "
+                  "and by the variance inside a class; limit guidance to an interval of sigma.", [_guidance_panel(w)])
 
 # %% ../../nbs/52g_log_checks.latent.ipynb #12271b4e
-@check("vae.joint_order")
+@log_check("vae.joint_order")
 def joint_step(card):
     "Can the second backward of the joint step run, and would it train the encoder?"
     if card["vae.joint_order"] != "step_before_second_backward" or card["vae.joint_z"] == "detached": return
-    yield Finding("joint_step_broken", "high", .95, "The joint step updates the encoder in place between the two backward passes, so the second one fails; and if it ran, the gradient that it leaves in the encoder would be zeroed before use.",
+    yield Finding("joint_step_broken", "high", .95, "The joint step updates the encoder in place between the two "
+                  "backward passes, so the second one fails; and if it ran, the gradient that it leaves in the "
+                  "encoder would be zeroed before use.",
                   [card.cite("vae.joint_order")] + ([card.cite("vae.joint_z")] if card.has("vae.joint_z") else []),
-                  "Two optimisers, two backward passes with z0 detached for the diffusion loss; for a joint objective, add the entropy term and normalised latents, or the encoder shrinks z to please the denoiser.")
+                   "Two optimisers, two backward passes with z0 detached for the diffusion loss; for a joint objective, add the entropy term and normalised latents, or the encoder shrinks z to please the denoiser.")
 
 # %% ../../nbs/52g_log_checks.latent.ipynb #9c05dd6b
-@check("vae.latent_scaling")
+@log_check("vae.latent_scaling")
 def latent_scale(card):
     "Are the latents standardised, or their scale known?"
     if card["vae.latent_scaling"] or card.has("model.sigma_data"): return
-    yield Finding("latent_scale", "high", .8, "The latents are diffused as they come: nothing fixes their scale, so every schedule and sigma_data is a guess.",
-                  [card.cite("vae.latent_scaling")] + ([card.cite("vae.encode")] if card["vae.encode"] == "mean" else []), "Standardise each latent dimension on the training set, store mean and scale with the checkpoint, and set sigma_data = 1; encode by mean or by sample, the same in both stages.")
+    yield Finding("latent_scale", "high", .8, "The latents are diffused as they come: nothing fixes their scale, so "
+                  "every schedule and sigma_data is a guess.",
+                  [card.cite("vae.latent_scaling")] + ([card.cite("vae.encode")] if card["vae.encode"] == "mean"
+                                                       else []), "Standardise each latent dimension on the training "
+                  "set, store mean and scale with the checkpoint, and set sigma_data = 1; encode by mean or by "
+                  "sample, the same in both stages.")
 
 # %% ../../nbs/52g_log_checks.latent.ipynb #35d98be0
-@check("vae.kl")
+@log_check("vae.kl")
 def active_units(
     card: Card, # with vae.kl
 ):
@@ -122,4 +152,8 @@ def active_units(
     kl = card["vae.kl"]
     dead = sum(k < .01 for k in kl)
     if dead < .5 * len(kl): yield Note(f"{len(kl) - dead} of {len(kl)} latent dimensions are active (KL > .01 nats)")
-    else: yield Finding("posterior_collapse", "critical" if dead == len(kl) else "high", .9, f"{dead} of {len(kl)} latent dimensions carry no information.", [f"KL a dimension: largest {max(kl):.3g} nats, {dead} below .01"], "Warm up the KL weight; check the decoder with z permuted: if its loss does not rise, it ignores z.")
+    else:
+        yield Finding("posterior_collapse", "critical" if dead == len(kl) else "high", .9,
+                      f"{dead} of {len(kl)} latent dimensions carry no information.",
+                      [f"KL a dimension: largest {max(kl):.3g} nats, {dead} below .01"],
+                       "Warm up the KL weight; check the decoder with z permuted: if its loss does not rise, it ignores z.")

@@ -18,8 +18,10 @@ from ..core import LabError
 def _pair(A, B):
     "Both as float64 arrays of one shape with finite values."
     A, B = np.asarray(A, float), np.asarray(B, float)
-    if A.shape != B.shape or A.ndim != 2 or len(A) < 3: raise LabError("arrangements", f"shapes {A.shape} and {B.shape}", "the same cells in both: n d, n at least 3")
-    if not (np.isfinite(A).all() and np.isfinite(B).all()): raise LabError("arrangements", "values that are not finite", "places of all cells")
+    if A.shape != B.shape or A.ndim != 2 or len(A) < 3:
+        raise LabError("arrangements", f"shapes {A.shape} and {B.shape}", "the same cells in both: n d, n at least 3")
+    if not (np.isfinite(A).all() and np.isfinite(B).all()):
+        raise LabError("arrangements", "values that are not finite", "places of all cells")
     return A, B
 
 # %% ../../nbs/51_metrics.arrangement.ipynb #2f8a72b8
@@ -76,8 +78,10 @@ def distance_scores(
     best = (a @ b) / max(b @ b, 1e-300)
     near_a, near_b = a <= np.quantile(a, contact), b <= np.quantile(b, contact)
     rows = _row_spearman(squareform(a), squareform(b))
-    return dict(pearson=_corr(a, b), spearman=_corr(ra, rb), row_spearman=float(np.median(rows)), stress1=float(np.sqrt(((a - best * b)**2).sum() / (a @ a))),
-                contact_f1=float(2 * (near_a & near_b).sum() / (near_a.sum() + near_b.sum())), scale=float(np.sqrt((b @ b) / (a @ a))))
+    return dict(pearson=_corr(a, b), spearman=_corr(ra, rb), row_spearman=float(np.median(rows)),
+                stress1=float(np.sqrt(((a - best * b)**2).sum() / (a @ a))),
+                contact_f1=float(2 * (near_a & near_b).sum() / (near_a.sum() + near_b.sum())),
+                scale=float(np.sqrt((b @ b) / (a @ a))))
 
 # %% ../../nbs/51_metrics.arrangement.ipynb #ee8f99d6
 def _corr(a, b):
@@ -131,4 +135,5 @@ def arrangement_scores(
     out = {}
     for k in ks: out[f"knn{k}_recall"], out[f"knn{k}_chance"] = knn_recall(A, B, k)
     k = max(1, min(20, (len(A) - 1) // 3))
-    return out | dict(trustworthiness=trustworthiness(A, B, k), continuity=trustworthiness(B, A, k), rmsd_aligned=rssd(A, B, reflect) / len(A)**.5) | distance_scores(A, B)
+    return out | dict(trustworthiness=trustworthiness(A, B, k), continuity=trustworthiness(B, A, k),
+                      rmsd_aligned=rssd(A, B, reflect) / len(A)**.5) | distance_scores(A, B)

@@ -23,7 +23,7 @@ from ..diffusion.loss import bin_stats
 from ..diffusion.noise import Centred, Isotropic, NoiseModel
 from ..plot import Curve, Panel
 from ..diffusion.precond import coeffs
-from .context import Feed, Measured, Subject, predict, live, untouched
+from .context import Feed, Measurements, Context, predict, model_check, untouched
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #e3814d34
 @dataclass
@@ -41,13 +41,20 @@ class Shown:
     @property
     def mask(self): return self.cond.get("mask")
     @property
-    def on(self): return torch.ones_like(self.x0, dtype=torch.bool) if self.mask is None else self.mask.reshape(*self.mask.shape, *(1,) * (self.x0.ndim - 2)).expand_as(self.x0)
+    def on(self):
+        return torch.ones_like(self.x0,
+                               dtype=torch.bool) if self.mask is None else self.mask.reshape(*self.mask.shape, *(1,)
+                                                                                             * (self.x0.ndim
+                                                                                                - 2)).expand_as(self.x0)
     @property
     def eps(self): # zero where padded
-        return torch.where(self.on, (self.x.double() - self.x0.double()) / sigma_like(self.sigma.double(), self.x0.double()).clamp_min(1e-300), 0)
+        return torch.where(self.on, (self.x.double() - self.x0.double())
+                           / sigma_like(self.sigma.double(), self.x0.double()).clamp_min(1e-300), 0)
     def mean(self, v): return torch.where(self.on, v, 0).flatten(1).double().sum(1) / self.on.flatten(1).sum(1)
     def some(self, keep): # the samples that are kept
-        def cut(v): return v[keep] if isinstance(v, Tensor) else {k: w[keep] for k, w in v.items()} if isinstance(v, dict) else v
+        def cut(v):
+            return (v[keep] if isinstance(v, Tensor) else {k: w[keep] for k, w in v.items()}
+                    if isinstance(v, dict) else v)
         return Shown(*(cut(v) for v in vars(self).values()))
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #3561b5f8
@@ -63,13 +70,19 @@ def shown(
     feeds = [first if w == (0, 0) else feed(*w) for w in where]
     keys = set.intersection(*(set(f.cond or {}) for f in feeds))
     cat = lambda f: torch.cat([torch.as_tensor(f(b)).detach().cpu() for b in feeds])
-    size, own = torch.tensor([len(b.x0) for b in feeds]), first.weight is not None and torch.as_tensor(first.weight).numel() > len(first.x0)
-    return Shown(cat(lambda b: b.x0), cat(lambda b: b.x), cat(lambda b: torch.as_tensor(b.sigma).reshape(-1).expand(len(b.x0))), {k: cat(lambda b: b.cond[k]) for k in sorted(keys) if isinstance(first.cond[k], Tensor)},
-                 None if first.weight is None else cat(lambda b: torch.as_tensor(b.weight).reshape(len(b.x0), -1).mean(1)), torch.tensor([e for e, _ in where]).repeat_interleave(size), torch.arange(len(feeds)).repeat_interleave(size),
-                 cat(lambda b: b.weight.expand_as(b.x0)) if own else None, None if first.eps is None else cat(lambda b: b.eps))
+    size, own = (torch.tensor([len(b.x0) for b in feeds]),
+                 first.weight is not None and torch.as_tensor(first.weight).numel() > len(first.x0))
+    return Shown(cat(lambda b: b.x0), cat(lambda b: b.x),
+                 cat(lambda b: torch.as_tensor(b.sigma).reshape(-1).expand(len(b.x0))),
+                 {k: cat(lambda b: b.cond[k]) for k in sorted(keys) if isinstance(first.cond[k], Tensor)},
+                 None if first.weight is None
+                 else cat(lambda b: torch.as_tensor(b.weight).reshape(len(b.x0), -1).mean(1)),
+                 torch.tensor([e for e, _ in where]).repeat_interleave(size),
+                 torch.arange(len(feeds)).repeat_interleave(size), cat(lambda b: b.weight.expand_as(b.x0)) if own
+                 else None, None if first.eps is None else cat(lambda b: b.eps))
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #0445f653
-def _shown(m: Measured) -> Shown: return shown(m.s.feed, None if m.s.train is None else len(m.s.train))
+def _shown(m: Measurements) -> Shown: return shown(m.s.feed, None if m.s.train is None else len(m.s.train))
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #f01c4fa9
 def _usable(sh: Shown) -> Shown:
@@ -84,12 +97,15 @@ def noise_moments(
 ) -> dict[str, tuple[Tensor, Tensor]]: # per bin, value and standard error: "noise", mean eps^2 over what was promised; "signal", slope of x on x0; "sigma"; and "power", of sigma in the noise (1 is right)
     "What the batches hold of the noise and of the data, by level."
     n = sh.on.flatten(2).any(2).sum(1).double() if sh.x0.ndim > 2 else torch.ones(len(sh.x0))
-    promised = 1 - 1 / n if isinstance(noise, Centred) else torch.full_like(n, 1. if isinstance(noise, Isotropic) else float(noise.cov(sh.x0.shape[-2]).diagonal(dim1=-2, dim2=-1).mean()))
+    promised = 1 - 1 / n if isinstance(noise, Centred) else torch.full_like(n, 1. if isinstance(noise, Isotropic)
+                                                                            else float(
+                                                                                       noise.cov(sh.x0.shape[-2]).diagonal(dim1=-2, dim2=-1).mean()))
     r, s = sh.mean(sh.eps**2) / promised, sh.sigma.double()
     own, xx = sh.mean(sh.x.double() * sh.x0.double()), sh.mean(sh.x0.double()**2)
     order = s.argsort().tensor_split(bins)
     def stat(v): return torch.stack([v[i].mean() for i in order]), torch.stack([v[i].std() / len(i)**.5 for i in order])
-    slope = [(own[i].sum() / xx[i].sum(), (own[i] - xx[i] * own[i].sum() / xx[i].sum()).std() * len(i)**.5 / xx[i].sum()) for i in order]
+    slope = [(own[i].sum() / xx[i].sum(), (own[i] - xx[i] * own[i].sum() / xx[i].sum()).std() * len(i)**.5
+              / xx[i].sum()) for i in order]
     u, y = s.log() - s.log().mean(), r.clamp_min(1e-30).log() / 2
     b = (u * y).sum() / u.square().sum().clamp_min(1e-300)
     se = (y - y.mean() - b * u).std() / u.square().sum().sqrt().clamp_min(1e-300)
@@ -102,8 +118,10 @@ def stuck_share(
     "How much of x lies exactly at its bounds, of the batch or of each row: of continuous noise, nothing."
     keep = sh.some(sh.sigma > 1e-3 * sh.x0.double().std())
     v, n = keep.x.flatten(1), keep.on.flatten(1)
-    lo, hi = (torch.where(n, v, k * math.inf).amin(1) if k > 0 else torch.where(n, v, k * math.inf).amax(1) for k in (1, -1))
-    one, own = ((n & ((v == a) | (v == b))).sum() - least for a, b, least in ((lo.min(), hi.max(), 2), (lo[:, None], hi[:, None], 2 * len(v))))
+    lo, hi = (torch.where(n, v, k * math.inf).amin(1) if k > 0 else torch.where(n, v, k * math.inf).amax(1)
+              for k in (1, -1))
+    one, own = ((n & ((v == a) | (v == b))).sum() - least for a, b, least in ((lo.min(), hi.max(), 2),
+                                                                              (lo[:, None], hi[:, None], 2 * len(v))))
     return max(float(one), float(own)) / int(n.sum()), float(lo.median()), float(hi.median())
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #e5a7c102
@@ -115,32 +133,62 @@ def mixed_levels(
     told = sh.sigma.double().clamp_min(1e-300).log()
     for i in sh.batch.unique():
         a, b = own[sh.batch == i], told[sh.batch == i]
-        row.append((a - b).abs()); order.append((a.sort().values - b.sort().values).abs())
+        row.append((a - b).abs())
+        order.append((a.sort().values - b.sort().values).abs())
     return float(torch.cat(row).median()), float(torch.cat(order).median())
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #94cb5256
-@live("feed")
+@model_check("feed")
 def batch_noise_scale(s, m): # the subject, and what is measured of it
     "Is the noise in the training batches as large as sigma says, and x unclipped?"
     sh = _usable(m.of(_shown))
     share, lo, hi = stuck_share(sh)
     if share > (.002 if sh.x.dtype in (torch.float32, torch.float64) else .02):
-        yield Finding("input_clamped", "critical" if share > .02 else "high", .98, f"The trainer clips x, to [{lo:.3g}, {hi:.3g}] in the median row.", [f"{100 * share:.1f} % of the coordinates of x lie exactly at a bound; of x0 + sigma eps, none would"], "Do not clip x: noise has no bounds.")
+        yield Finding("input_clamped", "critical" if share > .02 else "high", .98,
+                      f"The trainer clips x, to [{lo:.3g}, {hi:.3g}] in the median row.",
+                      [f"{100 * share:.1f} % of the coordinates of x lie exactly at a bound; of x0 + sigma eps, none would"], "Do not clip x: noise has no bounds.")
         return
     row, order = mixed_levels(m.of(_shown))
     if row > .2 and order < min(.15, row / 3):
-        yield Finding("c_noise_wrong", "critical", .98, "The trainer tells the denoiser the levels of other rows of the batch.", [f"the noise of the median row is {math.exp(row):.2g} times off the level that is told; with both lists of a batch sorted, {math.exp(order):.3g} times"], "Index noise, level and target by one and the same draw; shuffle none of them alone.")
+        yield Finding("c_noise_wrong", "critical", .98,
+                      "The trainer tells the denoiser the levels of other rows of the batch.",
+                      [f"the noise of the median row is {math.exp(row):.2g} times off the level that is told; with "
+                       f"both lists of a batch sorted, {math.exp(order):.3g} times"],
+                      "Index noise, level and target by one and the same draw; shuffle none of them alone.")
         return
     mo = noise_moments(sh, s.noise)
-    r, se = mo["noise"]; beta, se_b = mo["signal"]; power, se_p = mo["power"]; z = m.z(11)
-    off = ((r.sqrt() - 1).abs() > .1) & ((r - 1).abs() > z * se) | (r.mean().sqrt() - 1).abs().gt(.05) & ((r - 1).mean().abs() > z * se.square().sum().sqrt() / len(r))
-    bent, shrunk = abs(power - 1) > .1 and abs(power - 1) > z * se_p, ((beta - 1).abs() > .1) & ((beta - 1).abs() > z * se_b)
-    ev = [f"rms of (x - x0) / sigma over what was promised: {', '.join(f'{v:.3g}' for v in r.sqrt())} at sigma {', '.join(f'{v:.3g}' for v in mo['sigma'][0])}", f"it grows like sigma to the power {power:.2f} ± {se_p:.2g}", f"x holds x0 {', '.join(f'{v:.2f}' for v in beta)} times"]
-    panel = Panel("Is the noise as large as sigma says?", "Is the noise as large as sigma says? No.", [Curve("(x - x0) / σ, rms", mo["sigma"][0], r.sqrt(), "ours"), Curve("x0 in x", mo["sigma"][0], beta, "other"), Curve("promised", mo["sigma"][0], [1.] * len(r), "oracle")], ylabel="times what was promised")
-    if shrunk.any() and float(beta[shrunk].min()) < 1: yield Finding("noise_scale_wrong", "critical", .97, "The trainer's x is not x0 + sigma eps: the data in it are shrunk, as in a variance-preserving model.", ev, "Show the denoiser x0 + sigma eps, or wrap a variance-preserving network (bridge.VPDenoiser).", [panel])
-    elif bent: yield Finding("noise_scale_wrong", "critical", .97, f"The noise in the training batches grows like sigma to the power {power:.2f}.", ev, "Multiply unit noise by sigma, once.", [panel])
-    elif off.any(): yield Finding("noise_scale_wrong", "critical", .97, f"The noise in the training batches is {float(r.mean().sqrt()):.3g} times as large as the denoiser is told.", ev, "Multiply noise of unit variance by the same sigma that the denoiser is told.", [panel])
-    else: yield Note(f"x - x0 is as large as sigma says (mean of (x - x0)^2 / sigma^2 {float(r.mean()):.3f} of what was promised)")
+    r, se = mo["noise"]
+    beta, se_b = mo["signal"]
+    power, se_p = mo["power"]
+    z = m.z(11)
+    off = ((r.sqrt() - 1).abs() > .1) & ((r - 1).abs() > z * se) | (r.mean().sqrt()
+                                                                    - 1).abs().gt(.05) & ((r - 1).mean().abs() > z
+                                                                                          * se.square().sum().sqrt()
+                                                                                          / len(r))
+    bent, shrunk = abs(power - 1) > .1 and abs(power
+                                               - 1) > z * se_p, ((beta - 1).abs() > .1) & ((beta - 1).abs() > z * se_b)
+    ev = [f"rms of (x - x0) / sigma over what was promised: {', '.join(f'{v:.3g}' for v in r.sqrt())} at sigma "
+          f"{', '.join(f'{v:.3g}' for v in mo['sigma'][0])}",
+          f"it grows like sigma to the power {power:.2f} ± {se_p:.2g}",
+          f"x holds x0 {', '.join(f'{v:.2f}' for v in beta)} times"]
+    panel = Panel("Is the noise as large as sigma says?", "Is the noise as large as sigma says? No.",
+                  [Curve("(x - x0) / σ, rms", mo["sigma"][0], r.sqrt(), "ours"),
+                   Curve("x0 in x", mo["sigma"][0], beta, "other"),
+                   Curve("promised", mo["sigma"][0], [1.] * len(r), "oracle")], ylabel="times what was promised")
+    if shrunk.any() and float(beta[shrunk].min()) < 1:
+        yield Finding("noise_scale_wrong", "critical", .97, "The trainer's x is not x0 + sigma eps: the data in it "
+                      "are shrunk, as in a variance-preserving model.", ev, "Show the denoiser x0 + sigma eps, or "
+                      "wrap a variance-preserving network (bridge.VPDenoiser).", [panel])
+    elif bent:
+        yield Finding("noise_scale_wrong", "critical", .97, f"The noise in the training batches grows like sigma to "
+                      f"the power {power:.2f}.", ev, "Multiply unit noise by sigma, once.", [panel])
+    elif off.any():
+        yield Finding("noise_scale_wrong", "critical", .97, f"The noise in the training batches is "
+                      f"{float(r.mean().sqrt()):.3g} times as large as the denoiser is told.", ev,
+                      "Multiply noise of unit variance by the same sigma that the denoiser is told.", [panel])
+    else:
+        yield (Note(f"x - x0 is as large as sigma says (mean of (x - x0)^2 / sigma^2 {float(r.mean()):.3f} of what "
+                    f"was promised)"))
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #5bebdfd6
 def axis_sharing(
@@ -160,7 +208,8 @@ def axis_sharing(
         mean2 = (e.sum(axis, keepdim=True)**2 / n).flatten(1).sum(1) / used
         size = sh.mean(e**2)
         t = mean2 - want * size
-        out.append((axis, float(mean2.mean() / size.mean()), want, float(t.mean() / (t.std() / len(t)**.5).clamp_min(1e-12))))
+        out.append((axis, float(mean2.mean() / size.mean()), want,
+                    float(t.mean() / (t.std() / len(t)**.5).clamp_min(1e-12))))
     return out
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #ff68f412
@@ -186,7 +235,7 @@ def same_noise(
     return int((far < 1e-3).any(1).sum()), len(u) * len(v) * 5.6e-4**max(u.shape[1], 0)
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #53be76ef
-@live("feed")
+@model_check("feed")
 def batch_noise_white(s, m):
     "Is the noise of the training batches shared along an axis, or between samples?"
     sh = _usable(m.of(_shown))
@@ -194,29 +243,49 @@ def batch_noise_white(s, m):
     for axis, got, want, v in axis_sharing(sh, s.noise):
         if abs(got - want) < .25 or abs(v) < z: continue
         found = True
-        yield Finding("correlated_noise", "high" if abs(got - want) > 1 else "medium", .96, f"The noise is shared along axis {axis} of the training batches: means over it carry {got**.5:.2g} of the noise in place of {want**.5:.2g} (times 1/sqrt(n)).", [f"n times the variance of the mean over axis {axis}: {got:.3g} where {want:.3g} was promised (z = {v:.0f})"], "Draw noise for every coordinate, or tell the denoiser the covariance: coarse levels see another sigma.")
+        yield Finding("correlated_noise", "high" if abs(got - want) > 1 else "medium", .96,
+                       f"The noise is shared along axis {axis} of the training batches: means over it carry "
+                      f"{got**.5:.2g} of the noise in place of {want**.5:.2g} (times 1/sqrt(n)).",
+                      [f"n times the variance of the mean over axis {axis}: {got:.3g} where {want:.3g} was promised "
+                       f"(z = {v:.0f})"], "Draw noise for every coordinate, or tell the denoiser the covariance: "
+                      "coarse levels see another sigma.")
     edge = top_eigenvalue(sh.eps) if isinstance(s.noise, Isotropic) and sh.mask is None else math.nan
-    if not found and edge > 1.5: yield Finding("correlated_noise", "high", .95, "The noise of the training batches is not white: some directions carry more of it.", [f"largest eigenvalue of its covariance: {edge:.2f} times the edge of white noise"], "Draw noise for every coordinate independently.")
+    if not found and edge > 1.5:
+        yield Finding("correlated_noise", "high", .95, "The noise of the training batches is not white: some "
+                      "directions carry more of it.", [f"largest eigenvalue of its covariance: {edge:.2f} times the "
+                                                       f"edge of white noise"],
+                      "Draw noise for every coordinate independently.")
     twins = [same_noise(sh.eps[sh.batch == i]) for i in sh.batch.unique()]
     n, chance = (sum(v) for v in zip(*twins))
-    if n > 10 + 5 * chance: yield Finding("correlated_noise", "critical", .98, "Samples of a batch share their noise.", [f"{n} of {len(sh.x0)} samples have the noise of a batch mate, coordinate by coordinate; by chance {chance:.1g}"], "Draw noise in the shape of the batch.")
-    elif not found and not edge > 1.5: yield Note(f"the noise is white: largest eigenvalue {edge:.2f} of the edge of white noise" if edge == edge else "the noise is as much shared along every axis as was promised")
+    if n > 10 + 5 * chance:
+        yield Finding("correlated_noise", "critical", .98, "Samples of a batch share their noise.",
+                      [f"{n} of {len(sh.x0)} samples have the noise of a batch mate, coordinate by coordinate; by "
+                       f"chance {chance:.1g}"], "Draw noise in the shape of the batch.")
+    elif not found and not edge > 1.5:
+        yield Note(f"the noise is white: largest eigenvalue {edge:.2f} of the edge of white noise" if edge == edge
+                   else "the noise is as much shared along every axis as was promised")
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #de4121e2
-@live("feed")
+@model_check("feed")
 def batch_noise_fresh(s, m):
     "Is the noise drawn anew in each epoch and at each step?"
     sh = m.of(_shown)
     keep = _usable(sh)
     first, later = keep.eps[keep.epoch == 0], keep.eps[keep.epoch == 1]
-    step = [same_noise(keep.eps[keep.batch == 0], keep.eps[keep.batch == i]) for i in keep.batch[keep.epoch == 0].unique()[1:]]
+    step = [same_noise(keep.eps[keep.batch == 0], keep.eps[keep.batch == i])
+            for i in keep.batch[keep.epoch == 0].unique()[1:]]
     a, b = (sh.some(sh.batch == i) for i in (0, 1)) if sh.batch[sh.epoch == 0].max() > 0 else (None, None)
     if a is not None and a.x0.shape == b.x0.shape and torch.equal(a.x0, b.x0) and torch.equal(a.x, b.x):
-        yield Unknown("is the noise drawn anew?", "the feed returns one and the same batch at each step: let it depend on epoch and step as the trainer does")
+        yield Unknown("is the noise drawn anew?", "the feed returns one and the same batch at each step: let it "
+                      "depend on epoch and step as the trainer does")
         return
-    for (n, chance), when, of in ((same_noise(later, first), "in each epoch", len(later)), (tuple(map(sum, zip(*step))) if step else (0, 0.), "at each step", int((keep.batch == 0).sum()))):
+    for (n, chance), when, of in ((same_noise(later, first), "in each epoch", len(later)),
+                                  (tuple(map(sum, zip(*step))) if step else (0, 0.), "at each step",
+                                   int((keep.batch == 0).sum()))):
         if n <= 10 + 5 * chance: continue
-        yield Finding("noise_fixed", "critical", .98, f"The same noise comes back {when}: the denoiser can learn it by heart.", [f"{n} of {of} samples have the noise of an earlier one, coordinate by coordinate; by chance {chance:.1g}"], "Draw noise from a stream that depends on the epoch and the step, and differs between workers; do not store it with the rows.")
+        yield Finding("noise_fixed", "critical", .98,
+                      f"The same noise comes back {when}: the denoiser can learn it by heart.",
+                      [f"{n} of {of} samples have the noise of an earlier one, coordinate by coordinate; by chance {chance:.1g}"], "Draw noise from a stream that depends on the epoch and the step, and differs between workers; do not store it with the rows.")
         return
     yield Note(f"no noise comes back: {len(keep.x0)} samples of two epochs, all different")
 
@@ -227,12 +296,13 @@ def ks(
 ) -> float: # largest distance of the two distribution functions
     "Kolmogorov-Smirnov distance; conservative where the law has point masses."
     v = sample.double().sort().values
-    n, bit = len(v), 1e-6 * v.abs()                                   # a level that was rounded to float32 still counts as a point mass
+    n, bit = len(v), 1e-6 * v.abs() # a level that was rounded to float32 still counts as a point mass
     above, below = torch.searchsorted(v, v, right=True) / n, torch.searchsorted(v, v) / n
-    return max(float((above - torch.as_tensor(cdf(v + bit))).max()), float((torch.as_tensor(cdf(v - bit)) - below).max()), 0.)
+    return max(float((above - torch.as_tensor(cdf(v + bit))).max()),
+               float((torch.as_tensor(cdf(v - bit)) - below).max()), 0.)
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #4df7224a
-@live("sigma_dist")
+@model_check("sigma_dist")
 def sigma_distribution(s, m):
     "Are the training levels those of the law, and is the law where the data are?"
     own = s.data if s.train is None else s.train
@@ -240,8 +310,13 @@ def sigma_distribution(s, m):
     sd, median = float(rows.double().std()), float(s.sigma_dist.icdf(.5))
     ratio = median / sd / (math.exp(-1.2) / .5)
     if isinstance(s.sigma_dist, LogNormal) and not .3 < ratio < 3:
-        yield Finding("sigma_dist_unshifted", "high" if not .1 < ratio < 10 else "medium", .93, f"The training levels were chosen for data of another spread: their median is {median / sd:.2g} standard deviations of the data, not {math.exp(-1.2) / .5:.2g}.",
-            [f"median level {median:.3g}, standard deviation of the data {sd:.3g}, both in data units", f"{100 * float(s.sigma_dist.cdf(sd / 10)):.0f} % of the draws lie below a tenth of it, {100 * float(s.sigma_dist.tail_prob(10 * sd)):.0f} % above ten times"], f"P_mean = -1.2 + ln({sd:.3g} / 0.5) = {-1.2 + math.log(sd / .5):.2f}.")
+        yield Finding("sigma_dist_unshifted", "high" if not .1 < ratio < 10 else "medium", .93,
+                       f"The training levels were chosen for data of another spread: their median is "
+                      f"{median / sd:.2g} standard deviations of the data, not {math.exp(-1.2) / .5:.2g}.",
+                      [f"median level {median:.3g}, standard deviation of the data {sd:.3g}, both in data units",
+                        f"{100 * float(s.sigma_dist.cdf(sd / 10)):.0f} % of the draws lie below a tenth of it, "
+                       f"{100 * float(s.sigma_dist.tail_prob(10 * sd)):.0f} % above ten times"],
+                      f"P_mean = -1.2 + ln({sd:.3g} / 0.5) = {-1.2 + math.log(sd / .5):.2f}.")
     else: yield Note(f"the median training level is {median / sd:.2g} standard deviations of the data")
     if s.feed is None: return
     sh = m.of(_shown)
@@ -251,8 +326,13 @@ def sigma_distribution(s, m):
     levels = sh.sigma if not one_each else torch.stack([sh.sigma[sh.batch == i][0] for i in sh.batch.unique()])
     D, n = ks(levels, s.sigma_dist.cdf), len(levels)
     if n >= 4 and (D > .1 and D * n**.5 > 2.7 or few):
-        yield Finding("train_sample_gap", "critical" if few else "high", .95, f"The levels in the training batches are not those of the law: {len(own)} different in {batches} batches." if few else "The levels in the training batches are not those of the law.",
-            [f"largest distance of the distribution functions {D:.2f}, {n} levels; chance stays below {2.7 / n**.5:.2f}", f"median fed {float(levels.double().median()):.3g}, of the law {median:.3g}"], "Draw a level for every sample from the law, anew at each step.")
+        yield Finding("train_sample_gap", "critical" if few else "high", .95,
+                       f"The levels in the training batches are not those of the law: {len(own)} different in "
+                      f"{batches} batches." if few else "The levels in the training batches are not those of the law.",
+                      [f"largest distance of the distribution functions {D:.2f}, {n} levels; chance stays below "
+                       f"{2.7 / n**.5:.2f}",
+                       f"median fed {float(levels.double().median()):.3g}, of the law {median:.3g}"],
+                      "Draw a level for every sample from the law, anew at each step.")
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #9182be60
 def matched(
@@ -275,27 +355,33 @@ def pairing(
         scale, there = all_.double().square().mean().sqrt(), fed.flatten(1).abs().sum(1) > 0
         same = (fed - own).double().flatten(1).square().mean(1).sqrt()[there] < 1e-3 * scale
         return float(same.double().mean()) if len(same) else math.nan, 0., False
-    keep = torch.isin(fed, all_.unique()); fed, own = fed[keep], own[keep]
+    keep = torch.isin(fed, all_.unique())
+    fed, own = fed[keep], own[keep]
     if fed.ndim > 1 or not len(fed): return (float((fed == own).double().mean()) if len(fed) else math.nan), 0., False
     k = int(max(fed.max(), own.max())) + 1
     table = torch.bincount(own * k + fed, minlength=k * k).reshape(k, k).double()
     n = table.sum()
     best, used = table.max(1).values.sum() / n, table.sum(1) > 0
     to = table.argmax(1)[used]
-    return float(table.trace() / n), float((table.sum(0) * table.sum(1)).sum() / n**2), bool(best > .95 and len(to.unique()) == len(to) and (to != used.nonzero()[:, 0]).any())
+    return float(table.trace() / n), float((table.sum(0) * table.sum(1)).sum()
+                                           / n**2), bool(best > .95 and len(to.unique()) == len(to)
+                                                         and (to != used.nonzero()[:, 0]).any())
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #68304e70
-@live("feed", "train")
+@model_check("feed", "train")
 def batch_pairs(s, m):
     "Do the rows of the feed come with their own conditions?"
     if not s.train.cond: return
     sh = m.of(_shown)
-    sets = s.augment is not None and sh.x0.ndim == 3                   # turned sets are known by the distances from their centre
+    sets = s.augment is not None and sh.x0.ndim == 3 # turned sets are known by the distances from their centre
     def key(x0, mask): return centre(x0, mask).norm(dim=-1) if sets else x0
-    at = matched(key(sh.x0, sh.mask), key(s.train.x0.cpu(), s.train.mask if s.train.mask is None else s.train.mask.cpu()))
+    at = matched(key(sh.x0, sh.mask), key(s.train.x0.cpu(), s.train.mask if s.train.mask is None
+                                          else s.train.mask.cpu()))
     hit = at >= 0
     if hit.double().mean() < .5:
-        yield Unknown("do data and conditions belong together?", f"only {100 * float(hit.double().mean()):.0f} % of the rows of the feed are found in the training set (augmented?): give a feed without augmentation")
+        yield Unknown("do data and conditions belong together?",
+                      f"only {100 * float(hit.double().mean()):.0f} % of the rows of the feed are found in the "
+                      f"training set (augmented?): give a feed without augmentation")
         return
     for k in sorted(sh.cond.keys() & s.train.cond.keys() - {"mask"}):
         all_ = s.train.cond[k].cpu()
@@ -305,9 +391,17 @@ def batch_pairs(s, m):
             continue
         n = int(hit.sum())
         random_ = not swapped and share < chance + .05 + 5 * (chance * (1 - chance) / n)**.5
-        ev = [f"{100 * share:.0f} % of {n} rows come with the {k} that the training set has for them; by chance {100 * chance:.0f} %"]
-        if random_: yield Finding("context_ignored", "critical", .97, f"The trainer pairs each row with the {k} of another row, drawn at random: the denoiser can only learn to ignore it.", ev, "Shuffle rows and conditions with one permutation.")
-        else: yield Finding("labels_permuted", "critical", .97, f"The trainer exchanges the values of {k} one for one." if swapped else f"The trainer pairs many rows with the {k} of another row.", ev, "Use one numbering of the classes everywhere, and store it with the checkpoint.")
+        ev = [f"{100 * share:.0f} % of {n} rows come with the {k} that the training set has for them; by chance "
+              f"{100 * chance:.0f} %"]
+        if random_:
+            yield Finding("context_ignored", "critical", .97, f"The trainer pairs each row with the {k} of another "
+                          f"row, drawn at random: the denoiser can only learn to ignore it.", ev,
+                          "Shuffle rows and conditions with one permutation.")
+        else:
+            yield Finding("labels_permuted", "critical", .97,
+                          f"The trainer exchanges the values of {k} one for one." if swapped
+                          else f"The trainer pairs many rows with the {k} of another row.", ev,
+                          "Use one numbering of the classes everywhere, and store it with the checkpoint.")
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #86a13725
 def class_distance(
@@ -327,7 +421,7 @@ def class_distance(
     return torch.cdist(mb, ma).square() / (vb[:, None] + va[None]), torch.tensor(both)
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #ab549607
-@live("train")
+@model_check("train")
 def class_labels(s, m):
     "Is a class of the training set the same class of the held-out set?"
     for k in sorted((s.train.cond or {}).keys() & (s.data.cond or {}).keys()):
@@ -337,8 +431,17 @@ def class_labels(s, m):
         if len(names) < 2: continue
         to, off = R.argmin(1), R.diagonal() > 30
         among = class_distance(s.train.x0.cpu(), ya, s.train.x0.cpu(), ya)[0].fill_diagonal_(math.nan)
-        ev = [f"squared distance of the means of the same class over what chance gives: {', '.join(f'{v:.3g}' for v in R.diagonal()[:10])}; of the best match: {', '.join(f'{v:.2g}' for v in R.amin(1)[:10])}"]
+        ev = [f"squared distance of the means of the same class over what chance gives: "
+              f"{', '.join(f'{v:.3g}' for v in R.diagonal()[:10])}; of the best match: "
+              f"{', '.join(f'{v:.2g}' for v in R.amin(1)[:10])}"]
         if int(off.sum()) >= 2 and len(to.unique()) == len(to) and R.amin(1).max() < 5:
-            yield Finding("labels_permuted", "critical", .97, f"The classes of {k} are numbered differently in training and held-out data.", ev + ["held out -> training: " + ", ".join(f"{int(names[i])} -> {int(names[j])}" for i, j in enumerate(to.tolist()) if i != j)], "Use one numbering of the classes everywhere, and store it with the checkpoint.")
-        elif 2 * int(off.sum()) >= len(names) and among.nan_to_num(0).max() < 5: yield Finding("context_ignored", "critical", .95, f"In the training set the data are unrelated to {k}: all classes have the same mean; in the held-out set they have not.", ev, "Shuffle rows and conditions with one permutation.")
+            yield Finding("labels_permuted", "critical", .97, f"The classes of {k} are numbered differently in "
+                          f"training and held-out data.",
+                          ev + ["held out -> training: " + ", ".join(f"{int(names[i])} -> {int(names[j])}"
+                                                                     for i, j in enumerate(to.tolist()) if i != j)],
+                          "Use one numbering of the classes everywhere, and store it with the checkpoint.")
+        elif 2 * int(off.sum()) >= len(names) and among.nan_to_num(0).max() < 5:
+            yield Finding("context_ignored", "critical", .95, f"In the training set the data are unrelated to {k}: "
+                          f"all classes have the same mean; in the held-out set they have not.", ev,
+                          "Shuffle rows and conditions with one permutation.")
         elif not off.any(): yield Note(f"the classes of {k} are the same ones in training and held-out data")

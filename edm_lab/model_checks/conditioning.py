@@ -34,14 +34,16 @@ def _coordinates(v, mask, gen):
     "Features of the points of each set in a random order of its real points."
     b, n = v.shape[:2]
     real = torch.ones(b, n, dtype=torch.bool) if mask is None else mask.cpu()
-    to, source = (~real).to(torch.uint8).argsort(dim=1, stable=True), (torch.rand(b, n, generator=gen) + 2 * ~real).argsort(1)
+    to, source = (~real).to(torch.uint8).argsort(dim=1,
+                                                 stable=True), (torch.rand(b, n, generator=gen) + 2 * ~real).argsort(1)
     index = torch.empty_like(to).scatter_(1, to, source).to(v.device)
     return v.gather(1, index[..., None].expand_as(v))
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #fbcb4163
 def _spread_within(v, mask): # share of the variance of points' features that lies inside the sets
     m = torch.ones_like(v[..., :1]) if mask is None else mask[..., None].to(v)
-    inside, total = ((m * (v - c)).square().sum() for c in (masked_mean(v, mask)[:, None], (m * v).sum((0, 1)) / m.sum()))
+    inside, total = ((m * (v - c)).square().sum() for c in (masked_mean(v, mask)[:, None], (m * v).sum((0, 1))
+                                                            / m.sum()))
     return float(inside / total.clamp_min(1e-30))
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #7351bbe2
@@ -58,7 +60,9 @@ def mismatched(
     for k in keys:
         v = cond[k]
         if k == "context" and _spread_within(v, mask) > 1e-6: out[k] = _coordinates(v, mask, gen)
-        elif k == "context": out[k] = masked_mean(v, mask)[to.to(v.device), None].expand_as(v) * (1 if mask is None else mask[..., None])
+        elif k == "context":
+            out[k] = masked_mean(v, mask)[to.to(v.device),
+                                          None].expand_as(v) * (1 if mask is None else mask[..., None])
         else: out[k] = v[to.to(v.device)]
     return out
 
@@ -94,7 +98,8 @@ def total_nats(
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #88018f11
 def _without(cond, null=None): # what "nothing known" is: the content left out, or the entries of `null` put in
     n = {k: v for k, v in cond.items() if k not in CONTENT}
-    return n | {k: v.expand(len(cond[k]), *v.shape[1:]) if len(v) == 1 else v for k, v in null.items()} if null else n or None
+    return (n | {k: v.expand(len(cond[k]), *v.shape[1:]) if len(v) == 1 else v for k, v in null.items()} if null
+            else n or None)
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #70bcbd67
 def _prediction(D, noisy, i, cond): return noisy.valid(predict(D, noisy.x(i), float(noisy.sigmas[i]), cond))
@@ -113,7 +118,8 @@ def condition_use(
     seed: int = 0, # of the wrong conditions
 ) -> Use:
     "Ask a denoiser on the same noisy rows: told the truth, told wrong, told nothing."
-    wrong, none, silent = [mismatched(noisy.cond, rng(seed, "wrong", r)) for r in range(draws)], _without(noisy.cond, null), ZeroOutput(D.sigma_data)
+    wrong, none, silent = [mismatched(noisy.cond, rng(seed, "wrong", r))
+                           for r in range(draws)], _without(noisy.cond, null), ZeroOutput(D.sigma_data)
     asked, out, changed, quiet = _tries_none(D, noisy, none), [], 0., True
     def err(y): return noisy.mean((y - noisy.x0).square())
     for i, s in enumerate(noisy.sigmas):
@@ -123,9 +129,11 @@ def condition_use(
         u = _prediction(D, noisy, i, none) if asked else y
         out.append((err(y), each.mean(0), bar, err(u), noisy.mean((y - u).square()), each.mean(1)))
         changed = max(changed, *(float((o - y).abs().max()) for o in others))
-        quiet &= torch.allclose(y, noisy.valid(silent(noisy.x(i), float(s))), rtol=1e-4, atol=1e-5 * float(noisy.x0.abs().max()))
+        quiet &= torch.allclose(y, noisy.valid(silent(noisy.x(i), float(s))), rtol=1e-4,
+                                atol=1e-5 * float(noisy.x0.abs().max()))
     true, wrong, bar, u, push, between = map(torch.stack, zip(*out))
-    return Use(noisy.sigmas, noisy.dims, true, wrong, bar, *((u, push) if asked else (None, None)), between.mT, changed, quiet)
+    return Use(noisy.sigmas, noisy.dims, true, wrong, bar, *((u, push) if asked else (None, None)), between.mT,
+               changed, quiet)
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #09889a88
 def serves(
@@ -198,7 +206,8 @@ def features(
         elif k == "context": v = masked_mean(v, rows.mask)
         out.append((v.double() if points else v.double().flatten(1)).nan_to_num(0.))            # nan: not given
     z = torch.cat(out, -1)
-    if z.shape[-1] > 256: z = z @ torch.randn(z.shape[-1], 256, generator=rng(0, "project"), dtype=torch.float64) / z.shape[-1]**.5
+    if z.shape[-1] > 256:
+        z = z @ torch.randn(z.shape[-1], 256, generator=rng(0, "project"), dtype=torch.float64) / z.shape[-1]**.5
     mask = rows.mask.cpu() if points and rows.mask is not None else torch.ones(z.shape[:-1], dtype=torch.bool)
     return z, x if points else x.flatten(1), mask
 
@@ -228,9 +237,10 @@ def probe(
     z, y, mask = features(rows)
     sets, y_hat, m = y.ndim == 3, _two_halves(z, y, mask), mask[..., None]
     r2 = 1 - float((m * (y - y_hat)**2).sum() / (m * (y - y[mask].mean(0))**2).sum())
-    h = len(y) // 2                                    # a half is centred by the other's mean: permute inside the halves
+    h = len(y) // 2 # a half is centred by the other's mean: permute inside the halves
     z_raw = permutation_z(*((y, y_hat, mask) if sets else (v[:2 * h].reshape(2, h, -1) for v in (y, y_hat))))
-    return Probe(y_hat.reshape(rows.x0.shape).to(rows.x0), r2, z_raw, _pair_z(z, y, mask, rng(seed, "pairs")) if sets and y.shape[1] > 3 else None)
+    return Probe(y_hat.reshape(rows.x0.shape).to(rows.x0), r2, z_raw, _pair_z(z, y, mask, rng(seed, "pairs"))
+                 if sets and y.shape[1] > 3 else None)
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #7d692568
 def rule_errors(
@@ -239,12 +249,14 @@ def rule_errors(
 ) -> Float[Tensor, " k n"]: # squared errors, mean over coordinates
     "Errors of shrinking the noisy row towards a centre by v / (v + sigma^2), v the variance around it (of each coordinate)."
     x0, points = noisy.x0.double(), noisy.mask is not None
-    m = torch.ones_like(x0[:1, ..., :1]).expand(len(x0), *x0.shape[1:-1], 1) if not points else noisy.mask[..., None].to(x0)
+    m = torch.ones_like(x0[:1, ..., :1]).expand(len(x0), *x0.shape[1:-1],
+                                                1) if not points else noisy.mask[..., None].to(x0)
     over = (0, 1) if points else 0
     def mean(v): return (m * v).sum(over) / m.sum(over)
     centre = mean(x0) if y_hat is None else y_hat.to(x0)
     v = mean((x0 - centre).square())
-    return torch.stack([noisy.mean((centre + v / (v + s**2) * (noisy.x(i).double() - centre) - x0).square()) for i, s in enumerate(noisy.sigmas.tolist())])
+    return torch.stack([noisy.mean((centre + v / (v + s**2) * (noisy.x(i).double() - centre) - x0).square())
+                        for i, s in enumerate(noisy.sigmas.tolist())])
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #a61f00e1
 def told_as(
@@ -253,9 +265,12 @@ def told_as(
     classes: list[int], # what they are told, one after the other
 ) -> Float[Tensor, " n c"]: # nats of each row, beyond what it loses when told the truth
     "What each row loses by being told each class."
-    def errors(cond): return torch.stack([noisy.mean((_prediction(D, noisy, i, cond) - noisy.x0).square()) for i in range(len(noisy.sigmas))])
+    def errors(cond):
+        return torch.stack([noisy.mean((_prediction(D, noisy, i, cond) - noisy.x0).square())
+                            for i in range(len(noisy.sigmas))])
     true, label = errors(noisy.cond), noisy.cond["label"]
-    return torch.stack([total_nats(noisy.sigmas, errors(noisy.cond | dict(label=torch.full_like(label, c))) - true, noisy.dims) for c in classes], 1)
+    return torch.stack([total_nats(noisy.sigmas, errors(noisy.cond | dict(label=torch.full_like(label, c))) - true,
+                                   noisy.dims) for c in classes], 1)
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #516e7874
 def best_w(
@@ -275,8 +290,12 @@ def use_panel(
     "The nats that the condition gives at each level, beside what the simple rule makes of it and what chance gives."
     s, chance = use.sigmas, use.between.std(0) * use.dims.mean() / use.sigmas**2
     curves = [Curve("true against wrong", s, (d := use.rate()).mean, "ours", d.se.tolist())]
-    if use.none is not None: curves.append(Curve("true against none", s, (d := use.rate("none")).mean, "other", d.se.tolist()))
-    if offered is not None: curves.append(Curve("simple rule that reads it", s, (use.dims * offered / s[:, None]**2).mean(1), "wiener"))
+    if use.none is not None:
+        curves.append(Curve("true against none", s, (d := use.rate("none")).mean, "other", d.se.tolist()))
+    if offered is not None:
+        curves.append(Curve("simple rule that reads it", s, (use.dims * offered / s[:, None]**2).mean(1), "wiener"))
     total = use.total()
-    return Panel("Which levels does the condition serve?", f"Which levels does the condition serve? Told the truth, the denoiser gains {total.mean:.3g} +- {total.se:.2g} nats over being told wrong.",
-                 [*curves, Curve("chance (two spreads of the draws)", s, 2 * chance, "chance")], xlabel=f"noise level sigma ({unit})", ylabel="nats per e-fold")
+    return Panel("Which levels does the condition serve?", f"Which levels does the condition serve? Told the truth, "
+                 f"the denoiser gains {total.mean:.3g} +- {total.se:.2g} nats over being told wrong.",
+                 [*curves, Curve("chance (two spreads of the draws)", s, 2 * chance, "chance")],
+                 xlabel=f"noise level sigma ({unit})", ylabel="nats per e-fold")

@@ -20,7 +20,7 @@ from ..diagnosis.findings import Finding, Note, Unknown
 from ..denoisers.guidance import AutoGuided, Guided
 from ..plot import Panel
 from ..diffusion.precond import ZeroOutput
-from .context import Diff, Feed, Measured, Noisy, Subject, cond_of, live, paired
+from .context import Diff, Feed, Measurements, Noisy, Context, cond_of, model_check, paired
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #5e88f956
 @dataclass
@@ -45,7 +45,7 @@ def bare(
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #3fd205e0
 def told(
-    m: Measured, # of a subject whose data have a condition
+    m: Measurements, # of a subject whose data have a condition
 ) -> Told:
     "Measure use, offer and progress, once for all checks."
     D, noisy = bare(m.s.D), m.held
@@ -56,7 +56,8 @@ def told(
     nat = lambda v: paired(total_nats(noisy.sigmas, v, noisy.dims))
     none = None if use.none is None else nat(use.none - wiener)
     learnt = max(float(nat(best - v).mean) for v in (use.true, use.none) if v is not None)
-    return Told(use, p, gain, use.total(), nat(gain), learnt, none, ", ".join(content(noisy.cond)), use_panel(use, gain))
+    return Told(use, p, gain, use.total(), nat(gain), learnt, none, ", ".join(content(noisy.cond)),
+                use_panel(use, gain))
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #33a9afb7
 @dataclass
@@ -65,22 +66,26 @@ class Shown:
     rho: Diff # 1: as on held-out rows; 0: not at all
     absent: float # share of rows without a condition
     n: int # rows seen
-    names: dict[int, int] | None = None # class -> what it is called in training, if that is another order of the same names
+    # class -> what it is called in training, if that is another order of the same names
+    names: dict[int, int] | None = None
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #9f6f9eb9
 def _agreement(y, y_hat, blocks=20): # cosine and its standard error, by leaving out a block at a time
     y, y_hat = (v - v.mean(0) for v in (y, y_hat))
-    parts = torch.stack([torch.stack([v.sum() for v in p]) for p in zip(*(torch.tensor_split(v, blocks) for v in (y * y_hat, y**2, y_hat**2)))])
+    parts = torch.stack([torch.stack([v.sum() for v in p])
+                         for p in zip(*(torch.tensor_split(v, blocks) for v in (y * y_hat, y**2, y_hat**2)))])
     def cos(s): return s[..., 0] / (s[..., 1] * s[..., 2]).sqrt().clamp_min(1e-300)
     return Diff(cos(parts.sum(0)), (cos(parts.sum(0) - parts).var(correction=0) * (blocks - 1)).sqrt())
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #a1159801
-def _names(z, y, z_new, y_new, classes, enough): # which class the rows told c look like; None: the same, or no order of the names makes sense
+# which class the rows told c look like; None: the same, or no order of the names makes sense
+def _names(z, y, z_new, y_new, classes, enough):
     own, theirs = ((v.mT @ w) / v.sum(0).clamp_min(1)[:, None] for v, w in ((z, y), (z_new, y_new)))
     like = torch.cdist(theirs, own).argmin(1)
     back = like.argsort()
     if len(like.unique()) < len(like) or (like == torch.arange(len(like))).all(): return None
-    return dict(zip(classes.tolist(), classes[back].tolist())) if _agreement(y_new, ridge(z, y, z_new[:, back])).mean > enough else None
+    return (dict(zip(classes.tolist(), classes[back].tolist()))
+            if _agreement(y_new, ridge(z, y, z_new[:, back])).mean > enough else None)
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #8027b1e2
 def shown(
@@ -95,35 +100,43 @@ def shown(
     told = mask_new & (z_new != 0).any(-1)
     absent = 1 - float(told.sum() / mask_new.sum())
     if told.sum() < 100: return Shown(Diff(torch.tensor(0.), torch.tensor(float("inf"))), absent, len(rows))
-    here, there = _agreement(y[mask], p.y_hat.double().cpu().reshape(y.shape)[mask]), _agreement(y_new[told], ridge(z[mask], y[mask], z_new[told]))
-    names = None if content(rows.cond) != ["label"] else _names(z[mask], y[mask], z_new[told], y_new[told], classes, float(here.mean) / 2)
+    here, there = (_agreement(y[mask], p.y_hat.double().cpu().reshape(y.shape)[mask]),
+                   _agreement(y_new[told], ridge(z[mask], y[mask], z_new[told])))
+    names = None if content(rows.cond) != ["label"] else _names(z[mask], y[mask], z_new[told], y_new[told], classes,
+                                                                float(here.mean) / 2)
     return Shown(Diff(there.mean / here.mean, there.se / here.mean), absent, len(rows), names)
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #8f8ca609
 def _untold(like, b): # what a batch says that comes without a condition
-    return like.new_full((b, *like.shape[1:]), torch.nan if like.is_floating_point() else like.dtype == torch.bool or -1)
+    return like.new_full((b, *like.shape[1:]), torch.nan if like.is_floating_point() else like.dtype == torch.bool
+                         or -1)
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #781be60a
 def fed(
-    m: Measured, # of a subject with a feed
+    m: Measurements, # of a subject with a feed
     rows: int = 1024, # to be seen
 ) -> Rows:
     "Training rows as the trainer shows them."
     out, step = [], 0
-    while sum(len(f.x0) for f in out) < rows and step < 64: out.append(m.s.feed(0, step)); step += 1
+    while sum(len(f.x0) for f in out) < rows and step < 64:
+        out.append(m.s.feed(0, step))
+        step += 1
     first = {k: v for f in reversed(out) for k, v in (f.cond or {}).items() if isinstance(v, Tensor)}
-    keys = [k for k, v in first.items() if all(k not in (f.cond or {}) or f.cond[k].shape[1:] == v.shape[1:] for f in out)]
-    cond = {k: torch.cat([f.cond[k] if k in (f.cond or {}) else _untold(first[k], len(f.x0)) for f in out]) for k in keys}
+    keys = [k for k, v in first.items() if all(k not in (f.cond or {}) or f.cond[k].shape[1:] == v.shape[1:]
+                                               for f in out)]
+    cond = {k: torch.cat([f.cond[k] if k in (f.cond or {}) else _untold(first[k], len(f.x0)) for f in out])
+            for k in keys}
     mask = cond.pop("mask", None)
     return Rows(torch.cat([f.x0 for f in out]), cond or None, mask)
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #76c489db
 def witnesses(
-    m: Measured, # of a subject whose data have a condition
+    m: Measurements, # of a subject whose data have a condition
 ) -> list[tuple[str, Shown]]: # who says it, what
     "What the trainer's batches and the training rows say; turned sets cannot be read."
     p, s, out = m.of(told).probe, m.s, []
-    if s.feed is not None and (s.augment is None or s.data[:1].x0.ndim != 3): out.append(("the trainer's batches", m.of(fed)))
+    if s.feed is not None and (s.augment is None or s.data[:1].x0.ndim != 3):
+        out.append(("the trainer's batches", m.of(fed)))
     if s.train is not None and content(getattr(s.train, "cond", None)): out.append(("the training rows", m.train.rows))
     return [(who, shown(rows, m.held.rows, p)) for who, rows in out]
 
@@ -132,7 +145,7 @@ def _informative(k, z): return k.probe.z > z and float(k.offered.mean) > .1 or (
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #ceba7531
 def renamed_classes(
-    m: Measured, # of a subject whose data have labels
+    m: Measurements, # of a subject whose data have labels
 ) -> tuple[dict[int, int], list[str]] | None: # class -> the name it was learnt under, and numbers; None: as it should be
     "Classes that are answered better under another name."
     k, rows = m.of(told), m.held.rows
@@ -140,7 +153,8 @@ def renamed_classes(
     label, count = rows.cond["label"].unique(return_counts=True)
     names = label[count.argsort(descending=True)[:12]].sort().values
     rows = rows[torch.isin(rows.cond["label"], names).nonzero()[:512, 0]]
-    loss, label = told_as(bare(m.s.D), Noisy(rows, m.sigmas[::3], m.s.noise, m.seed), names.tolist()), rows.cond["label"]
+    loss, label = told_as(bare(m.s.D), Noisy(rows, m.sigmas[::3], m.s.noise, m.seed),
+                          names.tolist()), rows.cond["label"]
     M = torch.stack([loss[label == c].mean(0) for c in names])
     best, out, says = M.argmin(1), {}, []
     if k.learnt - float(M.min(1).values.mean()) < max(1., float(k.offered.mean) / 2): return None
@@ -152,7 +166,10 @@ def renamed_classes(
     return (out, says) if 1 < len(out) == len(set(out.values())) else None
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #d4c786ba
-def _numbers(k): return f"told the truth it gains {k.used.mean:.2f} +- {k.used.se:.2f} nats over being told the {k.keys} of another row; a simple rule that reads it gains {k.offered.mean:.2f} on the Wiener filter; learnt in all {k.learnt:.1f}"
+def _numbers(k):
+    return (f"told the truth it gains {k.used.mean:.2f} +- {k.used.se:.2f} nats over being told the {k.keys} of "
+            f"another row; a simple rule that reads it gains {k.offered.mean:.2f} on the Wiener filter; learnt in all "
+            f"{k.learnt:.1f}")
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #c905a13a
 def _unused(k, z): # less than a quarter of what is offered, by a network that has learnt half as much
@@ -161,47 +178,72 @@ def _unused(k, z): # less than a quarter of what is offered, by a network that h
     return float(k.used.mean + z * k.used.se) < reference / 4 and k.learnt > max(1., reference / 2)
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #2f3e8fe7
-@live()
+@model_check()
 def conditioning_used(
-    s: Subject, # whose data have a condition
-    m: Measured, # its measurements
+    s: Context, # whose data have a condition
+    m: Measurements, # its measurements
 ):
     "Is the condition used, and at which levels?"
     if not content(s.data[:1].cond): return
     k, z = m.of(told), m.z(4)
     informs, who = _informative(k, z), witnesses(m)
-    severity, data = ("high" if informs else "low"), f"ridge regression of the data on the condition is {k.probe.best:.0f} standard deviations beyond chance (R2 {k.probe.r2:.2f}, held out)"
+    severity, data = (("high" if informs else "low"), f"ridge regression of the data on the condition is "
+                      f"{k.probe.best:.0f} standard deviations beyond chance (R2 {k.probe.r2:.2f}, held out)")
     alone = k.use.none is not None and k.use.total("true", "none")
     never = next((w for w, v in who if v.absent == 1), None)
-    strangers = next(((w, v) for w, v in who if informs and k.probe.z > z and v.absent < 1 and v.rho.mean + z * v.rho.se < .5), None)
-    if k.use.changed == 0 and k.use.silent: yield Unknown("is the condition used? The denoiser answers as a network that says nothing", "train it, or see why it is silent")
+    strangers = next(((w, v) for w, v in who if informs and k.probe.z > z and v.absent < 1 and v.rho.mean + z
+                      * v.rho.se < .5), None)
+    if k.use.changed == 0 and k.use.silent:
+        yield Unknown("is the condition used? The denoiser answers as a network that says nothing",
+                      "train it, or see why it is silent")
     elif k.use.changed == 0:
-        yield Finding("conditioning_dropped", severity, .97, f"The {k.keys} never reaches the network: with the condition of another row no answer changes by one bit.", [f"largest change at {len(m.sigmas)} levels: 0", data], "Follow cond from the batch to the network's forward; assert that a changed condition changes the answer.", [k.panel])
-    elif never or _unused(k, z) and alone and alone.z > z and alone.mean > k.offered.mean / 4 and not m.of(renamed_classes):
-        yield Finding("conditioning_dropped", severity, .9 if never else .7, f"Training never shows the {k.keys}: " + (f"no row of {never} has one." if never else "the denoiser answers better when told nothing than when told the truth."),
-                      [_numbers(k), data, *([f"told nothing it is {alone.mean:.2f} +- {alone.se:.2f} nats better than told the truth"] if alone else [])], "Pass the batch's condition to the denoiser in training.", [k.panel])
+        yield Finding("conditioning_dropped", severity, .97, f"The {k.keys} never reaches the network: with the "
+                      f"condition of another row no answer changes by one bit.",
+                      [f"largest change at {len(m.sigmas)} levels: 0", data],
+                       "Follow cond from the batch to the network's forward; assert that a changed condition changes the answer.", [k.panel])
+    elif never or _unused(k,
+                          z) and alone and alone.z > z and alone.mean > k.offered.mean / 4 and not m.of(renamed_classes):
+        yield Finding("conditioning_dropped", severity, .9 if never else .7, f"Training never shows the {k.keys}: "
+                      + (f"no row of {never} has one." if never else "the denoiser answers better when told nothing "
+                         "than when told the truth."),
+                      [_numbers(k), data, *([f"told nothing it is {alone.mean:.2f} +- {alone.se:.2f} nats better than "
+                                             f"told the truth"] if alone else [])],
+                      "Pass the batch's condition to the denoiser in training.", [k.panel])
     elif strangers:
         w, v = strangers
-        yield Finding("labels_permuted" if v.names else "context_ignored", "high", .95, f"In {w} the {k.keys} " + (f"has other names: {', '.join(f'{a} is called {b}' for a, b in list(v.names.items())[:5])}." if v.names
-                      else f"belongs to other rows: it says {100 * max(0., float(v.rho.mean)):.0f} % of what it says of held-out rows, so nothing can be learnt from it."),
-                      [f"agreement with the data, relative to held-out rows: {v.rho.mean:.2f} +- {v.rho.se:.2f} over {v.n} rows", data, _numbers(k)], "Shuffle data and conditions together; join them by name, not by position.", [k.panel])
+        yield ((Finding("labels_permuted" if v.names else "context_ignored", "high", .95, f"In {w} the {k.keys} "
+                        + (f"has other names: "
+                           f"{', '.join(f'{a} is called {b}' for a, b in list(v.names.items())[:5])}." if v.names
+                           else f"belongs to other rows: it says {100 * max(0., float(v.rho.mean)):.0f} % "
+                           f"of what it says of held-out rows, so nothing can be learnt from it."),
+                        [f"agreement with the data, relative to held-out rows: {v.rho.mean:.2f} +- {v.rho.se:.2f} "
+                         f"over {v.n} rows", data, _numbers(k)], "Shuffle data and conditions together; join them by "
+                        "name, not by position.", [k.panel])))
     elif informs and _unused(k, z) and not m.of(renamed_classes):
-        yield Finding("context_ignored", "high", .9, f"The {k.keys} is ignored: it tells {100 * max(0., float(k.used.mean / k.offered.mean if k.probe.z > z and k.offered.mean > 1 else k.used.mean / k.learnt)):.0f} % of what a simple rule reads in it, while the rest has been learnt.",
-                      [_numbers(k), data], "Look at the scale of the condition's embedding, at its gradients, and at how often it is dropped.", [k.panel])
+        yield Finding("context_ignored", "high", .9, f"The {k.keys} is ignored: it tells "
+                      f"{100 * max(0., float(k.used.mean / k.offered.mean if k.probe.z > z and k.offered.mean > 1 else k.used.mean / k.learnt)):.0f} "
+                      f"% of what a simple rule reads in it, while the rest has been learnt.", [_numbers(k), data],
+                       "Look at the scale of the condition's embedding, at its gradients, and at how often it is dropped.", [k.panel])
     elif informs: yield from _well(k, z)
-    else: yield Note(f"the {k.keys} says nothing that a simple rule can read: {k.probe.best:.1f} standard deviations from chance; used: {k.used.mean:.2f} +- {k.used.se:.2f} nats", [k.panel])
+    else:
+        yield Note(f"the {k.keys} says nothing that a simple rule can read: {k.probe.best:.1f} standard deviations "
+                   f"from chance; used: {k.used.mean:.2f} +- {k.used.se:.2f} nats", [k.panel])
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #73875b99
 def _well(k, z): # the condition informs, and nothing speaks against its use
     if not k.used.mean - z * k.used.se > 0:
-        yield Unknown(f"is the {k.keys} used? {_numbers(k)}", "train further, or show the training log and the trainer's batches")
+        yield Unknown(f"is the {k.keys} used? {_numbers(k)}", "train further, or show the training log and the "
+                      "trainer's batches")
         return
     band, best = serves(k.use, z), None if k.use.none is None else best_w(k.use)
-    yield Note(f"the {k.keys} is used: {_numbers(k)}" + (f"; it acts between sigma {band[0]:.3g} and {band[1]:.3g}, where guidance can help" if band else "")
-               + (f"; the guidance weight of least error is {best.mean:.2f} +- {best.se:.2f}" if best is not None else ""), [k.panel])
+    yield Note(f"the {k.keys} is used: {_numbers(k)}" + (f"; it acts between sigma {band[0]:.3g} and {band[1]:.3g}, "
+                                                         f"where guidance can help" if band else "")
+               + (
+                  f"; the guidance weight of least error is {best.mean:.2f} +- {best.se:.2f}" if best is not None
+                  else ""), [k.panel])
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #5db43172
-@live()
+@model_check()
 def condition_labels(s, m):
     "Do the labels mean the same to the network and to the data?"
     if "label" not in (s.data[:1].cond or {}) or m.of(told).use.changed == 0: return
@@ -209,8 +251,12 @@ def condition_labels(s, m):
     if got is None: return
     names, says = got
     n, shift = len(m.held.rows.cond["label"].unique()), {(b - a) % (max(names) + 1) for a, b in names.items()}
-    how = f"all shifted by {shift.pop()}" if len(shift) == 1 and len(names) == n else ", ".join(f"{a} as {b}" for a, b in list(names.items())[:6])
-    yield Finding("labels_permuted", "high", .95, f"The network learnt {len(names)} of {n} classes under other names: {how}.", says[:4], "Compare the label tables of training and evaluation; save the table with the model.", [m.of(told).panel])
+    how = (f"all shifted by {shift.pop()}" if len(shift) == 1 and len(names) == n
+           else ", ".join(f"{a} as {b}" for a, b in list(names.items())[:6]))
+    yield Finding("labels_permuted", "high", .95,
+                  f"The network learnt {len(names)} of {n} classes under other names: {how}.", says[:4],
+                  "Compare the label tables of training and evaluation; save the table with the model.",
+                  [m.of(told).panel])
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #a8833568
 class Overheard:
@@ -220,14 +266,17 @@ class Overheard:
         self.D, self.sigma_data, self.bare = D, D.sigma_data, False
     def __call__(self, x, sigma, cond=None):
         label = None if cond is None else cond.get("label")
-        self.bare |= not content(cond) or label is not None and self.known is not None and not torch.isin(label.cpu(), self.known).all().item()
+        self.bare |= not content(cond) or label is not None and self.known is not None and not torch.isin(label.cpu(),
+                                                                                                          self.known).all().item()
         return self.D(x, sigma, cond)
     known: Tensor | None = None # the labels that are classes
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #85d937ca
 def _asks_none(m): # is there guidance anywhere: in the denoiser, in the sampler, on the card?
     s, rows = m.s, m.held.rows[:8]
-    if isinstance(s.D, Guided) or s.card is not None and s.card.has("conditioning.guidance") and s.card["conditioning.guidance"] != 1: return True
+    if isinstance(s.D,
+                  Guided) or s.card is not None and s.card.has("conditioning.guidance") and s.card["conditioning.guidance"] != 1:
+        return True
     if s.sampler is None or s.schedule is None: return False
     recorder, x = Overheard(s.D), s.schedule[0].item() * torch.randn(rows.x0.shape, generator=m.gen("spy")).to(rows.x0)
     recorder.known = m.held.rows.cond["label"].cpu().unique() if "label" in rows.cond else None
@@ -236,12 +285,15 @@ def _asks_none(m): # is there guidance anywhere: in the denoiser, in the sampler
     return recorder.bare
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #94361587
-def _never_dropped(m): # what shows that training always tells the condition; 500 rows of which 2 % are not told show none once in 20,000 times
-    card = [m.s.card.cite("conditioning.dropout")] if m.s.card is not None and m.s.card.has("conditioning.dropout") and m.s.card["conditioning.dropout"] == 0 else []
-    return card + [f"{who}: none of {v.n} rows is without its condition" for who, v in witnesses(m) if who.startswith("the trainer") and v.absent == 0 and v.n >= 500]
+# what shows that training always tells the condition; 500 rows of which 2 % are not told show none once in 20,000 times
+def _never_dropped(m):
+    card = ([m.s.card.cite("conditioning.dropout")] if m.s.card is not None
+            and m.s.card.has("conditioning.dropout") and m.s.card["conditioning.dropout"] == 0 else [])
+    return card + [f"{who}: none of {v.n} rows is without its condition" for who, v in witnesses(m)
+                   if who.startswith("the trainer") and v.absent == 0 and v.n >= 500]
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #b0501506
-@live()
+@model_check()
 def null_condition(s, m):
     "Is the answer to no condition learnt?"
     if not content(s.data[:1].cond): return
@@ -252,14 +304,27 @@ def null_condition(s, m):
     bad, near = excess.mean > max(1., z * excess.se), lambda share: worse.mean - z * worse.se > wrong.mean * share
     if bad and (never or near(.5)) or never and near(0.):
         asked = _asks_none(m)
-        yield Finding("null_token_untrained", "high" if asked else "low", .95 if never else .85, f"What stands for no {k.keys} is not learnt: told nothing, the denoiser is " + (f"{worse.mean:.1f} +- {worse.se:.1f} nats worse than the mean of its own answers under wrong conditions." if near(0.) else f"{excess.mean:.1f} +- {excess.se:.1f} nats worse than a Wiener filter, which knows nothing either.")
-                      + (" Guidance moves away from it." if asked else " It matters once guidance or unconditional samples are wanted."),
-                      [*never, f"beyond a Wiener filter, which knows nothing either: {excess.mean:.1f} +- {excess.se:.1f} nats (below 0 is better)", f"from the mean of the wrong answers (0) to a wrong answer (1) it stands at {share:.2f}", _numbers(k)], "Drop the condition from a tenth of the training rows.", [k.panel])
-    elif bad: yield Unknown(f"is no {k.keys} learnt? Told nothing, the denoiser is {excess.mean:.1f} nats worse than a Wiener filter", "show the trainer's batches: is the condition ever dropped? If it is, train further")
-    else: yield Note(f"told no {k.keys}, the denoiser is {-excess.mean:.1f} +- {excess.se:.1f} nats better than a Wiener filter")
+        yield (Finding("null_token_untrained", "high" if asked else "low", .95 if never else .85,
+                       f"What stands for no {k.keys} is not learnt: told nothing, the denoiser is "
+                       + (f"{worse.mean:.1f} +- {worse.se:.1f} nats worse than the mean of its own answers under "
+                          f"wrong conditions." if near(0.) else f"{excess.mean:.1f} +- {excess.se:.1f} nats worse "
+                          f"than a Wiener filter, which knows nothing either.")
+                       + (" Guidance moves away from it." if asked else " It matters once guidance or unconditional "
+                          "samples are wanted."), [*never, f"beyond a Wiener filter, which knows nothing either: "
+                                                   f"{excess.mean:.1f} +- {excess.se:.1f} nats (below 0 is better)",
+                                                    f"from the mean of the wrong answers (0) to a wrong answer (1) it "
+                                                   f"stands at {share:.2f}", _numbers(k)],
+                       "Drop the condition from a tenth of the training rows.", [k.panel]))
+    elif bad:
+        yield Unknown(f"is no {k.keys} learnt? Told nothing, the denoiser is {excess.mean:.1f} nats worse than a "
+                      f"Wiener filter",
+                      "show the trainer's batches: is the condition ever dropped? If it is, train further")
+    else:
+        yield Note(f"told no {k.keys}, the denoiser is {-excess.mean:.1f} +- {excess.se:.1f} nats better than a "
+                   f"Wiener filter")
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #ea2c0b4a
-@live()
+@model_check()
 def guidance_strength(s, m):
     "Does guidance push too far?"
     if not (isinstance(s.D, Guided | AutoGuided) and content(s.data[:1].cond)): return
@@ -273,6 +338,13 @@ def guidance_strength(s, m):
     least = "" if weak else f"; least error at w = {best_w(k.use).mean:.2f} +- {best_w(k.use).se:.2f}"
     if over.mean > z * over.se and spread.mean > 0:
         far = float(nat(pushed - rule_errors(noisy)).mean) > 0
-        yield Finding("overguided", "high" if far else "medium", .9, f"Guidance pushes too far (w = {w}): the guided answer is {over.mean:.1f} +- {over.se:.1f} nats worse than the answer that is guided away from" + (", and worse than a Wiener filter." if far else "."),
-                      [f"it costs {cost.mean:.2f} +- {cost.se:.2f} nats; the condition gives {spread.mean:.2f}{least}", f"interval: {s.D.interval or 'all levels'}; the condition acts between {serves(k.use, z)}"], "Halve w - 1, or guide only at the levels where the condition acts.", [k.panel])
-    else: yield Note(f"guidance (w = {w}) costs {cost.mean:.2f} +- {cost.se:.2f} nats of the {spread.mean:.2f} that the condition gives{least}")
+        yield Finding("overguided", "high" if far else "medium", .9,
+                      f"Guidance pushes too far (w = {w}): the guided answer is {over.mean:.1f} +- {over.se:.1f} nats "
+                      f"worse than the answer that is guided away from" + (", and worse than a Wiener filter."
+                                                                           if far else "."),
+                      [f"it costs {cost.mean:.2f} +- {cost.se:.2f} nats; the condition gives {spread.mean:.2f}{least}",
+                       f"interval: {s.D.interval or 'all levels'}; the condition acts between {serves(k.use, z)}"],
+                      "Halve w - 1, or guide only at the levels where the condition acts.", [k.panel])
+    else:
+        yield Note(f"guidance (w = {w}) costs {cost.mean:.2f} +- {cost.se:.2f} nats of the {spread.mean:.2f} that the "
+                   f"condition gives{least}")

@@ -21,7 +21,7 @@ from ..diffusion.sigma_dist import LogUniform
 from ..diffusion.noise import add_noise
 from ..plot import Curve, Panel
 from ..diffusion.precond import ZeroOutput, coeffs
-from .context import Diff, Feed, Measured, Noisy, Subject, cond_of, live, mean_se, modules_of, paired
+from .context import Diff, Feed, Measurements, Noisy, Context, cond_of, model_check, mean_se, modules_of, paired
 
 # %% ../../nbs/53ba_model_checks.convergence.ipynb #1b8cde2e
 def _learner(m):
@@ -46,7 +46,9 @@ def _own_feed(m, size=128):
 # %% ../../nbs/53ba_model_checks.convergence.ipynb #7e97e1f7
 def _cut(f, size, device): # of a Feed, the first rows, where the model lives
     n = len(f.x0)
-    def few(v): return v if v is None or not isinstance(v, Tensor) else v[:size].to(device) if v.ndim and len(v) == n else v.to(device)
+    def few(v):
+        return (v if v is None or not isinstance(v, Tensor) else v[:size].to(device) if v.ndim and len(v) == n
+                else v.to(device))
     return Feed(few(f.x0), few(f.x), few(f.sigma), f.cond and {k: few(v) for k, v in f.cond.items()}, few(f.weight))
 
 # %% ../../nbs/53ba_model_checks.convergence.ipynb #7fbf7b73
@@ -61,7 +63,8 @@ def step_loss(
     if each: e2 = e2 * f.weight
     if mask is not None: mask = mask.reshape(*mask.shape, *(1,) * (e2.ndim - 2)).expand_as(e2)
     mse = e2.flatten(1).mean(1) if mask is None else (e2 * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)
-    w = sigma_like(f.sigma, e2).flatten()[:len(mse)] if f.weight is None else torch.ones_like(mse) if each else f.weight.flatten()
+    w = (sigma_like(f.sigma, e2).flatten()[:len(mse)] if f.weight is None else torch.ones_like(mse) if each
+         else f.weight.flatten())
     if f.weight is None: w = coeffs(w, torch.as_tensor(D.sigma_data).square().mean().sqrt())[1]**-2
     return (w * mse).mean()
 
@@ -82,7 +85,7 @@ def _row_loss(m, D):
 
 # %% ../../nbs/53ba_model_checks.convergence.ipynb #85c6a315
 def further(
-    m: Measured, # of the subject; `m.of(further)` makes it once
+    m: Measurements, # of the subject; `m.of(further)` makes it once
     steps: int = 48, # of Adam
     lr: float = 1e-3, # at its height; it falls to 0
     size: int = 128, # rows a step, at most
@@ -104,17 +107,22 @@ def further(
     return Further(before, _row_loss(m, D.eval()))
 
 # %% ../../nbs/53ba_model_checks.convergence.ipynb #45f8b9cd
-@live()
+@model_check()
 def convergence(
-    s: Subject, # on the table
-    m: Measured, # its measurements
+    s: Context, # on the table
+    m: Measurements, # its measurements
 ): # findings, unknowns, notes
     "Does the held-out error still fall when a copy trains on?"
     went = m.of(further)
-    if went is None: yield Unknown("is the denoiser finished?", "give a torch module with its training rows (`train`) or batches (`feed`): a copy is then trained a little further"); return
+    if went is None:
+        yield Unknown("is the denoiser finished?", "give a torch module with its training rows (`train`) or batches "
+                      "(`feed`): a copy is then trained a little further")
+        return
     fall, z = went.fall()
     told = f"48 more steps change the held-out loss by {-100 * fall:+.2g} % ({z:.1f} standard errors)"
-    if fall > .01 and z > m.z(): yield Finding("undertrained", "low", .95, "The denoiser is unfinished: its error still falls.", [told], "Train on; examine again when this stops.")
+    if fall > .01 and z > m.z():
+        yield Finding("undertrained", "low", .95, "The denoiser is unfinished: its error still falls.", [told],
+                      "Train on; examine again when this stops.")
     else: yield Note(f"the denoiser is finished, as far as a short continuation tells: {told}")
 
 # %% ../../nbs/53ba_model_checks.convergence.ipynb #361ca82a
@@ -131,18 +139,27 @@ def _transplant(m):
     return D
 
 # %% ../../nbs/53ba_model_checks.convergence.ipynb #25dee9a3
-@live("raw")
-def ema_lag(s: Subject, m: Measured):
+@model_check("raw")
+def ema_lag(s: Context, m: Measurements):
     "Is the average of the weights worse than the weights?"
     D = _transplant(m)
-    if D is None: yield Unknown("does the average keep up?", "give the raw denoiser as a module like the averaged one"); return
+    if D is None:
+        yield Unknown("does the average keep up?", "give the raw denoiser as a module like the averaged one")
+        return
     a, b, null = _row_loss(m, s.D), _row_loss(m, D), _row_loss(m, ZeroOutput(m.sigma_data))
     d, went = paired(a, b), m.of(further)
-    share, lost, fall = float(d.mean / b.mean()), float(d.mean / (null - b).mean().clamp_min(1e-12)), went.fall()[0] if went else 0.
-    told = f"raw weights in the place of averaged ones change the held-out loss by {-100 * float(d.mean / a.mean()):+.2g} % ({float(d.z):.1f} standard errors)"
+    share, lost, fall = (float(d.mean / b.mean()), float(d.mean / (null - b).mean().clamp_min(1e-12)),
+                         went.fall()[0] if went else 0.)
+    told = (f"raw weights in the place of averaged ones change the held-out loss by "
+            f"{-100 * float(d.mean / a.mean()):+.2g} % ({float(d.z):.1f} standard errors)")
     if share > .02 and lost > .1 and share > 2 * fall and d.z > m.z():
-        yield Finding("ema_lag", "high" if lost > 1 / 3 else "medium", .95, "The average of the weights is worse than the weights.", [told, f"it loses {100 * min(lost, 1):.2g} % of what the raw weights gained over F_x = 0"] + ([f"48 more steps change the raw weights' loss by {-100 * fall:+.2g} %"] if went else []),
-                      "Let the decay warm up, or choose it for the length of the run: it should remember the last tenth.")
+        yield Finding("ema_lag", "high" if lost > 1 / 3 else "medium", .95,
+                      "The average of the weights is worse than the weights.",
+                      [told,
+                       f"it loses {100 * min(lost, 1):.2g} % of what the raw weights gained over F_x = 0"]
+                      + ([
+                          f"48 more steps change the raw weights' loss by {-100 * fall:+.2g} %"] if went else []),
+                       "Let the decay warm up, or choose it for the length of the run: it should remember the last tenth.")
     else: yield Note(told)
 
 # %% ../../nbs/53ba_model_checks.convergence.ipynb #4e3d0ec7
@@ -151,7 +168,8 @@ def repeated(
 ) -> float: # share of the rows that occur more than once
     "How many rows have a copy among the others?"
     v = x0.flatten(1).double().cpu()
-    key = ((v * torch.randn(v.shape[1], generator=rng(0, "repeated"), dtype=torch.float64)).sum(1) / v.std().clamp_min(1e-300) * 1e7).round()
+    key = ((v * torch.randn(v.shape[1], generator=rng(0, "repeated"), dtype=torch.float64)).sum(1)
+           / v.std().clamp_min(1e-300) * 1e7).round()
     _, i, n = key.unique(return_inverse=True, return_counts=True)
     return float((n[i] > 1).double().mean())
 
@@ -166,7 +184,7 @@ def _shift(m):
     "Differences between held-out and training rows: name -> (in standard deviations or in ln size, in standard errors)."
     out, std = {}, float(m.train.mean(m.train.x0.square()).mean().sqrt())
     a, b = (_sizes(p, m.s.symmetry is not None) for p in (m.held, m.train))
-    own = [(len(p.x0) / len(p.x0.flatten(1).unique(dim=0)))**.5 for p in (m.held, m.train)]            # copies add no information
+    own = [(len(p.x0) / len(p.x0.flatten(1).unique(dim=0)))**.5 for p in (m.held, m.train)] # copies add no information
     for k in a:
         (u, su), (v, sv) = (mean_se(x[k], m.groups(t), m.z(2)) for x, t in ((a, False), (b, True)))
         d, se = float(u - v), float(torch.hypot(own[0] * su, own[1] * sv))
@@ -174,60 +192,83 @@ def _shift(m):
     return out
 
 # %% ../../nbs/53ba_model_checks.convergence.ipynb #95874315
-@live("train")
-def train_held_moments(s: Subject, m: Measured):
+@model_check("train")
+def train_held_moments(s: Context, m: Measurements):
     "Are held-out and training rows scaled and centred alike?"
     shift = m.of(_shift)
-    told = "; ".join(f"{k} differs by {v:+.2g} {'in ln' if k == 'size' else 'standard deviations'} ({z:+.1f} standard errors)" for k, (v, z) in shift.items())
+    told = ("; ".join(f"{k} differs by {v:+.2g} {'in ln' if k == 'size' else 'standard deviations'} ({z:+.1f} "
+                      f"standard errors)" for k, (v, z) in shift.items()))
     if any(abs(v) > .1 and abs(z) > m.z(2) for v, z in shift.values()):
-        yield Finding("normalisation_mismatch", "critical", .95, "Held-out and training rows are not on the same scale.", ["held out against training, " + told], "Normalise both with the numbers of the training set.")
+        yield Finding("normalisation_mismatch", "critical", .95,
+                      "Held-out and training rows are not on the same scale.", ["held out against training, " + told],
+                      "Normalise both with the numbers of the training set.")
     else: yield Note("held-out and training rows are alike: " + told)
 
 # %% ../../nbs/53ba_model_checks.convergence.ipynb #522426bc
 def _gap(m):
     "Held-out minus training error, as a share of the held-out one, at each level."
-    (a, sa), (b, sb) = (mean_se(p.errors(m.s.D).mT, m.groups(t), m.z(len(m.sigmas))) for p, t in ((m.held, False), (m.train, True)))
+    (a, sa), (b, sb) = (mean_se(p.errors(m.s.D).mT, m.groups(t), m.z(len(m.sigmas)))
+                        for p, t in ((m.held, False), (m.train, True)))
     return Diff((a - b) / a, torch.hypot(sa, sb) / a)
 
 # %% ../../nbs/53ba_model_checks.convergence.ipynb #68dac687
-@live("train")
-def generalisation(s: Subject, m: Measured):
+@model_check("train")
+def generalisation(s: Context, m: Measurements):
     "Does the denoiser know its training rows better than others, and do rows repeat?"
     k, few = len(m.sigmas), 2**14
     copies, usual = (repeated(r[torch.arange(min(len(r), few))].x0) for r in (s.train, s.data))
     odd = copies > .05 + 2 * usual
     if any(abs(v) > .1 and abs(z) > m.z(2) for v, z in m.of(_shift).values()):
-        yield Unknown("does the denoiser memorise?", "held-out and training rows are not alike: repair that first"); return
+        yield Unknown("does the denoiser memorise?", "held-out and training rows are not alike: repair that first")
+        return
     gap = m.of(_gap)
     worst = int((gap.mean - m.z(k) * gap.se).nan_to_num(-1).argmax())
     g, sure = float(gap.mean[worst]), float(gap.mean[worst] - m.z(k) * gap.se[worst]) > .02
-    told = f"training rows cost {100 * max(g, 0):.2g} % less than others at sigma = {float(m.sigmas[worst]):.3g} ({100 * float(gap.se[worst]):.1g} % is one standard error)"
-    panel = Panel("Does it know its own rows better?", f"Share of the held-out error that training rows do not pay: up to {g:.2g}.", [Curve("D", m.sigmas.tolist(), gap.mean.tolist(), "ours", (2 * gap.se).tolist()), Curve("none", m.sigmas.tolist(), [0.] * k, "oracle")], ylabel="gap, share of the error")
+    told = (f"training rows cost {100 * max(g, 0):.2g} % less than others at sigma = {float(m.sigmas[worst]):.3g} "
+            f"({100 * float(gap.se[worst]):.1g} % is one standard error)")
+    panel = Panel("Does it know its own rows better?", f"Share of the held-out error that training rows do not pay: "
+                  f"up to {g:.2g}.", [Curve("D", m.sigmas.tolist(), gap.mean.tolist(), "ours", (2 * gap.se).tolist()),
+                                      Curve("none", m.sigmas.tolist(), [0.] * k, "oracle")],
+                  ylabel="gap, share of the error")
     if odd or sure and g > .1:
-        yield Finding("memorisation", "high" if odd or g > .5 else "medium" if g > .25 else "low", .95 if odd else .8, "Rows repeat in the training data." if odd else "The denoiser knows its training rows better than others.", [told, f"{100 * copies:.3g} % of the training rows have an exact copy, {100 * usual:.3g} % of the held-out ones"],
-                      "Remove the copies before the split." if odd else "Stop earlier, augment, or use a smaller network.", [panel])
+        yield Finding("memorisation", "high" if odd or g > .5 else "medium" if g > .25 else "low", .95 if odd else .8,
+                      "Rows repeat in the training data." if odd
+                      else "The denoiser knows its training rows better than others.",
+                      [told, f"{100 * copies:.3g} % of the training rows have an exact copy, {100 * usual:.3g} % of "
+                       f"the held-out ones"], "Remove the copies before the split." if odd
+                      else "Stop earlier, augment, or use a smaller network.", [panel])
     else: yield Note(f"{told}; {100 * copies:.2g} % of them have a copy", [panel])
 
 # %% ../../nbs/53ba_model_checks.convergence.ipynb #985f16f3
-@live("records")
-def finite_gradients(s: Subject, m: Measured):
+@model_check("records")
+def finite_gradients(s: Context, m: Measurements):
     "Were there gradients or losses that are not finite?"
-    def odd(r): return bool(r.get("nonfinite")) or any(v is not None and v != v or abs(v or 0) == float("inf") for v in (r.get("loss"), r.get("grad_norm")))
+    def odd(r):
+        return bool(r.get("nonfinite")) or any(v is not None and v != v or abs(v or 0) == float("inf")
+                                               for v in (r.get("loss"), r.get("grad_norm")))
     bad = [r for r in s.records if odd(r)]
     if not s.records: return
     share = len(bad) / len(s.records)
     late = [r for r in s.records[len(s.records) // 10:] if odd(r)]
-    if bad: yield Finding("nonfinite_gradients", "critical" if share > .2 else "high" if late else "low", .97, f"{len(bad)} of {len(s.records)} recorded steps had gradients or losses that are not finite.", [f"the first at step {bad[0].get('step')}, the last at step {bad[-1].get('step')}"],
-                          "Find the level and the layer: compute the loss in float32, clip the weight over sigma, and never set such gradients to zero in silence.")
+    if bad:
+        yield Finding("nonfinite_gradients", "critical" if share > .2 else "high" if late else "low", .97,
+                      f"{len(bad)} of {len(s.records)} recorded steps had gradients or losses that are not finite.",
+                      [f"the first at step {bad[0].get('step')}, the last at step {bad[-1].get('step')}"],
+                       "Find the level and the layer: compute the loss in float32, clip the weight over sigma, and "
+                      "never set such gradients to zero in silence.")
     else: yield Note(f"all {len(s.records)} recorded steps have finite losses and gradients")
 
 # %% ../../nbs/53ba_model_checks.convergence.ipynb #c3e1a002
-@live("records")
-def gradient_clipping(s: Subject, m: Measured):
+@model_check("records")
+def gradient_clipping(s: Context, m: Measurements):
     "Does the limit on the gradient's norm cut nearly every step?"
     kept = torch.tensor([r["throttle"] for r in s.records[len(s.records) // 4:] if r.get("throttle") is not None])
     if len(kept) < 20: return
     usual, share = float(kept.median()), float((kept < .1).double().mean())
-    told = f"the limit leaves {usual:.2g} of the gradient in the median step; {100 * share:.0f} % of the last {len(kept)} recorded steps keep less than a tenth"
-    if usual < .05: yield Finding("gradient_throttled", "high" if usual < 1e-3 else "medium", .93, f"The limit on the gradient cuts nearly every step, to {usual:.2g} of its length.", [told], "Take fp16's loss scale out before the gradient is cut; set the limit to a few times the usual norm.")
+    told = (f"the limit leaves {usual:.2g} of the gradient in the median step; {100 * share:.0f} % of the last "
+            f"{len(kept)} recorded steps keep less than a tenth")
+    if usual < .05:
+        yield Finding("gradient_throttled", "high" if usual < 1e-3 else "medium", .93,
+                      f"The limit on the gradient cuts nearly every step, to {usual:.2g} of its length.", [told],
+                       "Take fp16's loss scale out before the gradient is cut; set the limit to a few times the usual norm.")
     else: yield Note(told)

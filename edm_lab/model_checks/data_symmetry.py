@@ -13,7 +13,7 @@ from torch import Tensor
 # %% ../../nbs/53gb_model_checks.data_symmetry.ipynb #f5848fb9
 from ..core import centre
 from ..diagnosis.findings import Finding, Note
-from .context import live
+from .context import model_check
 
 # %% ../../nbs/53gb_model_checks.data_symmetry.ipynb #b059619e
 def preferred_frame(
@@ -29,15 +29,20 @@ def preferred_frame(
     return float((parts.mean(0) / (parts.std(0) / len(parts)**.5).clamp_min(1e-12)).abs().max())
 
 # %% ../../nbs/53gb_model_checks.data_symmetry.ipynb #c196ddd7
-@live("train", "symmetry")
+@model_check("train", "symmetry")
 def row_orientation(
     s, # a subject with a group
     m, # its measurements
 ):
     "Do training rows prefer a frame that held-out rows do not?"
     if s.augment is not None or s.symmetry in ("frame_known", "signs") or s.data[:1].x0.ndim != 3: return
-    a, b = (preferred_frame(r.x0.cpu(), None if r.mask is None else r.mask.cpu()) for r in (s.train[:2**14], s.data[:2**14]))
+    a, b = (preferred_frame(r.x0.cpu(), None if r.mask is None else r.mask.cpu())
+            for r in (s.train[:2**14], s.data[:2**14]))
     ev = [f"largest mean of a direction over its standard error: training rows {a:.3g}, held-out rows {b:.3g}"]
     if a > m.z(6) > b:
-        yield Finding("augmentation_missing", "high", .96, f"Held-out rows come in all frames of {s.symmetry}, training rows in a preferred one, and nothing turns them.", ev, "Turn each training row by an even frame of the group (gauge.haar), at each visit.")
-    else: yield Note(f"training rows are turned as held-out rows are ({a:.2g} and {b:.2g} standard errors from no preferred frame)")
+        yield Finding("augmentation_missing", "high", .96, f"Held-out rows come in all frames of {s.symmetry}, "
+                      f"training rows in a preferred one, and nothing turns them.", ev,
+                      "Turn each training row by an even frame of the group (gauge.haar), at each visit.")
+    else:
+        yield Note(f"training rows are turned as held-out rows are ({a:.2g} and {b:.2g} standard errors from no "
+                   f"preferred frame)")

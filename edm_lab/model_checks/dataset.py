@@ -23,7 +23,7 @@ from ..diagnosis.findings import Finding, Note, Unknown
 from .equivariance import align
 from ..oracles.unknown_frame import SYMMETRIES
 from ..plot import Curve, Panel
-from .context import Measured, predict, by_group, live, mean_se, paired, untouched
+from .context import Measurements, predict, by_group, model_check, mean_se, paired, untouched
 
 # %% ../../nbs/53fa_model_checks.dataset.ipynb #4ed2e314
 def copies(
@@ -64,23 +64,28 @@ def unlike(
     return live_ & (far | wide)
 
 # %% ../../nbs/53fa_model_checks.dataset.ipynb #e6f0896b
-@live("train")
+@model_check("train")
 def dataset_moments(s, m): # the subject, and what is measured of it
     "Are training rows, rows of the feed and held-out rows scaled and centred alike?"
     of, z = s.groups or (None, None), m.z(2 * s.data[:1].x0.shape[1 if s.data[:1].x0.ndim > 3 else -1])
-    sets = {name: channel_moments(rows.x0, rows.mask, unit, z) for name, rows, unit in (("held-out rows", s.data, of[0]), ("training rows", s.train, of[1]))}
+    sets = {name: channel_moments(rows.x0, rows.mask, unit, z)
+            for name, rows, unit in (("held-out rows", s.data, of[0]), ("training rows", s.train, of[1]))}
     pairs = [("training rows", "held-out rows")]
     if s.feed is not None and s.augment is None:
         sh = m.of(_shown)
-        sets["rows of the feed"] = channel_moments(sh.x0, sh.mask)                 # drawn from the training rows: each draw is a witness
+        # drawn from the training rows: each draw is a witness
+        sets["rows of the feed"] = channel_moments(sh.x0, sh.mask)
         pairs.append(("rows of the feed", "training rows"))
     for a, b in pairs:
         A, B = sets[a], sets[b]
         odd = unlike(A, B, z)
         if not odd.any(): continue
         i = odd.nonzero()[:6, 0].tolist()
-        yield Finding("normalisation_mismatch", "high" if odd.double().mean() >= .5 else "medium", .95, f"The {a} and the {b} are not scaled alike: {int(odd.sum())} of {len(odd)} channels differ.",
-            [f"channel {j}: mean {A[0][j]:.3g} and {B[0][j]:.3g}, standard deviation {A[2][j].exp():.3g} and {B[2][j].exp():.3g}" for j in i], "Fit centre and scale on the training rows once, store them with the checkpoint, and apply the same ones everywhere.")
+        yield Finding("normalisation_mismatch", "high" if odd.double().mean() >= .5 else "medium", .95,
+                      f"The {a} and the {b} are not scaled alike: {int(odd.sum())} of {len(odd)} channels differ.",
+                      [f"channel {j}: mean {A[0][j]:.3g} and {B[0][j]:.3g}, standard deviation {A[2][j].exp():.3g} "
+                       f"and {B[2][j].exp():.3g}" for j in i], "Fit centre and scale on the training rows once, store "
+                      "them with the checkpoint, and apply the same ones everywhere.")
         return
     yield Note("training and held-out rows have the same centre and scale in every channel")
 
@@ -98,30 +103,50 @@ def lost_columns(
     return (a == a[:1]).all(0) & (k * math.log(len(lives) / (n + len(lives))) < math.log(alpha))
 
 # %% ../../nbs/53fa_model_checks.dataset.ipynb #8d03b68b
-@live("train")
+@model_check("train")
 def constant_columns(s, m):
     "Is a column constant in training that lives in the held-out rows?"
-    coordinates = {"the training rows": s.train.x0.cpu()} | ({} if s.feed is None else {"the rows of the feed": m.of(_shown).x0})
+    coordinates = {"the training rows": s.train.x0.cpu()} | ({} if s.feed is None
+                                                             else {"the rows of the feed": m.of(_shown).x0})
     for where, x in coordinates.items():
         of = (None, None) if s.groups is None else (s.groups[0].cpu(), len(s.groups[1].unique()))
         lost = lost_columns(x, s.data.x0.cpu(), unit=of[0], groups=of[1])
         if not lost.any(): continue
-        yield Finding("dead_channel", "high", .97, f"{int(lost.sum())} of {lost.numel()} columns are constant in {where} and not in the held-out rows: the denoiser cannot learn them.", [f"dead columns: {', '.join(str(i) if len(i) > 1 else str(i[0]) for i in lost.nonzero()[:8].tolist())}"], "Follow these columns from the file to the batch.")
+        yield Finding("dead_channel", "high", .97, f"{int(lost.sum())} of {lost.numel()} columns are constant in "
+                      f"{where} and not in the held-out rows: the denoiser cannot learn them.",
+                      [f"dead columns: "
+                       f"{', '.join(str(i) if len(i) > 1 else str(i[0]) for i in lost.nonzero()[:8].tolist())}"],
+                      "Follow these columns from the file to the batch.")
         return
     rest = s.data.x0.cpu()
     const = int((rest == rest[:1]).all(0).sum())
-    yield Note("no column that lives in the held-out rows is constant in training" + (f"; {const} of {rest[0].numel()} are constant in both" if const else ""))
+    yield Note("no column that lives in the held-out rows is constant in training"
+               + (
+                  f"; {const} of {rest[0].numel()} are constant in both" if const else ""))
 
 # %% ../../nbs/53fa_model_checks.dataset.ipynb #f71705b2
-@live("train")
+@model_check("train")
 def duplicate_rows(s, m):
     "Are training rows copies of each other, or of held-out rows?"
     (share, worth), (natural, _) = copies(s.train.x0.cpu()), copies(s.data.x0.cpu())
-    if natural > .01: share = copies(s.train.x0.cpu()[torch.randperm(len(s.train), generator=m.gen("copies"))[:len(s.data)]])[0] - natural
+    if natural > .01:
+        share = (copies(s.train.x0.cpu()[torch.randperm(len(s.train), generator=m.gen("copies"))[:len(s.data)]])[0]
+                 - natural)
     leak = float((matched(s.data.x0[:1024].cpu(), s.train.x0.cpu()) >= 0).double().mean()) if natural < .01 else 0.
-    if share > .01: yield Finding("memorisation", "high" if share > .5 else "medium" if share > .1 else "low", .95, f"The training set repeats itself: {100 * share:.0f} % of its {len(s.train)} rows are copies of others, so that it is worth {worth:.0f} rows.", [f"of the held-out rows {100 * natural:.1f} % are copies"], "Remove the copies, or weight them down; a denoiser learns by heart what it sees most.")
-    if leak > .01: yield Finding("memorisation", "high" if leak > .1 else "medium", .95, f"{100 * leak:.0f} % of the held-out rows stand in the training set: they cannot show whether it is learnt by heart.", [f"found again value by value, of {min(1024, len(s.data))} rows"], "Split by subject before anything is copied or cut.")
-    if max(share, leak) <= .01: yield Note(f"{len(s.train)} training rows, {100 * max(share, 0):.1f} % of them copies, {100 * leak:.1f} % of the held-out rows among them")
+    if share > .01:
+        yield Finding("memorisation", "high" if share > .5 else "medium" if share > .1 else "low", .95,
+                       f"The training set repeats itself: {100 * share:.0f} % of its {len(s.train)} rows are copies "
+                      f"of others, so that it is worth {worth:.0f} rows.", [f"of the held-out rows "
+                                                                            f"{100 * natural:.1f} % are copies"],
+                      "Remove the copies, or weight them down; a denoiser learns by heart what it sees most.")
+    if leak > .01:
+        yield Finding("memorisation", "high" if leak > .1 else "medium", .95,
+                       f"{100 * leak:.0f} % of the held-out rows stand in the training set: they cannot show whether "
+                      f"it is learnt by heart.", [f"found again value by value, of {min(1024, len(s.data))} rows"],
+                      "Split by subject before anything is copied or cut.")
+    if max(share, leak) <= .01:
+        yield Note(f"{len(s.train)} training rows, {100 * max(share, 0):.1f} % of them copies, {100 * leak:.1f} % of "
+                   f"the held-out rows among them")
 
 # %% ../../nbs/53fa_model_checks.dataset.ipynb #7c0de102
 def label_shift(
@@ -149,15 +174,20 @@ def label_shift(
     return best
 
 # %% ../../nbs/53fa_model_checks.dataset.ipynb #7c0de104
-@live("train")
+@model_check("train")
 def label_offset(s, m):
     "Are the labels of held-out rows off by a constant against those of the training rows?"
     for k in sorted((s.train.cond or {}).keys() & (s.data.cond or {}).keys()):
         ya, yb = (r.cond[k].cpu() for r in (s.train, s.data))
-        if ya.ndim > 1 or ya.is_floating_point() or ya.dtype == torch.bool or min(int(ya.min()), int(yb.min())) < 0: continue
+        if ya.ndim > 1 or ya.is_floating_point() or ya.dtype == torch.bool or min(int(ya.min()), int(yb.min())) < 0:
+            continue
         by, share, z = label_shift(s.train.x0.cpu(), ya, s.data.x0.cpu(), yb)
-        told = f"moved by {by:+d} the held-out labels save {100 * share:.2g} % of the squared distance to the means of their classes ({z:.0f} standard errors)"
-        if by and share > .05 and z > m.z(20): yield Finding("labels_permuted", "high", .96, f"The {k} of the held-out rows is off by {-by:+d} against that of the training rows.", [told], "Make labels by one function, with one range, and store the range with the checkpoint.")
+        told = (f"moved by {by:+d} the held-out labels save {100 * share:.2g} % of the squared distance to the means "
+                f"of their classes ({z:.0f} standard errors)")
+        if by and share > .05 and z > m.z(20):
+            yield Finding("labels_permuted", "high", .96, f"The {k} of the held-out rows is off by {-by:+d} against "
+                          f"that of the training rows.", [told], "Make labels by one function, with one range, and "
+                          "store the range with the checkpoint.")
         elif by == 0 or share < .02: yield Note(f"the {k} of held-out and training rows is counted from the same end")
 
 # %% ../../nbs/53fa_model_checks.dataset.ipynb #3cb18de5
@@ -177,7 +207,8 @@ def drawn_frames(
         def turned(v): return augment(v.clone(), rng(seed, "frames", i)).double()
         if x.ndim == 2: R = torch.stack([turned(e.expand(len(x), d).clone()) for e in torch.eye(d, dtype=x.dtype)], 1)
         else:
-            a, b = (v - masked_mean(v, None if rows.mask is None else rows.mask[:size])[:, None] for v in (x.double(), turned(x)))
+            a, b = (v - masked_mean(v, None if rows.mask is None else rows.mask[:size])[:, None]
+                    for v in (x.double(), turned(x)))
             if rows.mask is not None: a, b = (torch.where(rows.mask[:size, :, None], v, 0) for v in (a, b))
             R = align(a, b)
             if (a @ R - b).norm() > 1e-3 * b.norm(): return None
@@ -199,30 +230,45 @@ def haar_faults(
         sure = off.abs() > torch.maximum(z * v.std(0) / k**.5, torch.tensor(.05 if want else .1))
         if sure.any(): out.append(f"{what}: {float((off + want)[sure][0]):.3g}, evenly {want:.3g}")
     down = float((det < 0).double().mean())
-    if mirror and abs(down - .5) > max(.05, z / 2 / k**.5) or not mirror and down > 0: out.append(f"{100 * down:.0f} % are reflections, evenly {50 * mirror} %")
+    if mirror and abs(down - .5) > max(.05, z / 2 / k**.5) or not mirror and down > 0:
+        out.append(f"{100 * down:.0f} % are reflections, evenly {50 * mirror} %")
     P = R[det > 0]
     if d in (2, 3) and len(P) > 8:
-        angle = (P[:, 0, 1] - P[:, 1, 0]).atan2(P[:, 0, 0] + P[:, 1, 1]) if d == 2 else ((P.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).clamp(-1, 1).acos()
-        D = ks(angle + 2 * math.pi, (lambda t: (t - math.pi) / (2 * math.pi))) if d == 2 else ks(angle, lambda t: (t - t.sin()) / math.pi)
-        if D > max(.1, 2.7 / len(P)**.5): out.append(f"angles: distance {D:.2f} from their law, by chance below {2.7 / len(P)**.5:.2f}")
+        angle = (P[:, 0, 1] - P[:, 1, 0]).atan2(P[:, 0, 0] + P[:, 1,
+                                                               1]) if d == 2 else ((P.diagonal(dim1=1, dim2=2).sum(1)
+                                                                                    - 1) / 2).clamp(-1, 1).acos()
+        D = ks(angle + 2 * math.pi,
+               (lambda t: (t - math.pi) / (2 * math.pi))) if d == 2 else ks(angle, lambda t: (t - t.sin()) / math.pi)
+        if D > max(.1, 2.7 / len(P)**.5):
+            out.append(f"angles: distance {D:.2f} from their law, by chance below {2.7 / len(P)**.5:.2f}")
     return out
 
 # %% ../../nbs/53fa_model_checks.dataset.ipynb #0b5672bb
-@live("augment", "symmetry")
+@model_check("augment", "symmetry")
 def augmentation_uniform(s, m):
     "Does the augmentation draw frames evenly from the group, and does the feed use it?"
     if s.symmetry in ("frame_known", "signs"): return
     with untouched(): R = drawn_frames(s.augment, s.data if s.train is None else s.train, seed=m.seed)
     if R is None:
-        yield Unknown("does the augmentation draw even frames?", "it is no rigid map that can be read back from rows of sets or short vectors")
+        yield Unknown("does the augmentation draw even frames?", "it is no rigid map that can be read back from rows "
+                      "of sets or short vectors")
         return
     still = float((R - torch.eye(R.shape[-1])).abs().amax((1, 2)).max())
-    bare = s.feed is not None and s.train is not None and float((matched((sh := m.of(_shown)).x0, s.train.x0.cpu()) >= 0).double().mean()) > .9
+    bare = s.feed is not None and s.train is not None and float((matched((sh := m.of(_shown)).x0,
+                                                                         s.train.x0.cpu()) >= 0).double().mean()) > .9
     if still < 1e-3 or bare:
-        yield Finding("augmentation_missing", "high", .97, f"The data have the symmetry {s.symmetry}, and the training rows are never turned.", [f"largest change of a frame {still:.1g}" if still < 1e-3 else f"{len(sh.x0)} rows of the feed stand in the training set as they are"], "Turn each training row by a frame of its own from the Haar measure (gauge.haar), anew in each epoch.")
+        yield Finding("augmentation_missing", "high", .97, f"The data have the symmetry {s.symmetry}, and the "
+                      f"training rows are never turned.", [f"largest change of a frame {still:.1g}"
+                                                           if still < 1e-3
+                                                           else f"{len(sh.x0)} rows of the feed stand in the training "
+                                                           f"set as they are"],
+                       "Turn each training row by a frame of its own from the Haar measure (gauge.haar), anew in each epoch.")
         return
     faults = haar_faults(R, s.symmetry.startswith("o"), m.z(2 * R[0].numel() + 2))
-    if faults: yield Finding("augmentation_not_haar", "high", .96, f"The augmentation does not draw its frames evenly from {s.symmetry}.", [f"{len(R)} frames", *faults], "Draw by QR of a Gaussian matrix with positive diagonal of R (gauge.haar); angles drawn evenly are not rotations drawn evenly in space.")
+    if faults:
+        yield Finding("augmentation_not_haar", "high", .96, f"The augmentation does not draw its frames evenly from "
+                      f"{s.symmetry}.", [f"{len(R)} frames", *faults], "Draw by QR of a Gaussian matrix with positive "
+                      "diagonal of R (gauge.haar); angles drawn evenly are not rotations drawn evenly in space.")
     else: yield Note(f"{len(R)} frames of the augmentation are evenly drawn from {s.symmetry}")
 
 # %% ../../nbs/53fa_model_checks.dataset.ipynb #f5ece7b2
@@ -238,27 +284,44 @@ def weight_table(
     inner = order[len(order) // 10:len(order) - len(order) // 10].tensor_split(bins)
     F = w * skip_out(kind, sh.sigma.double(), sigma_data)[1]**2
     loss = torch.stack([(w * mse.double())[i].mean() for i in inner])
-    return torch.stack([sh.sigma[i].double().median() for i in inner]), torch.stack([F[i].mean() for i in inner]), loss / loss.sum()
+    return torch.stack([sh.sigma[i].double().median()
+                        for i in inner]), torch.stack([F[i].mean() for i in inner]), loss / loss.sum()
 
 # %% ../../nbs/53fa_model_checks.dataset.ipynb #d4f2b101
 def _levels_only(sh, e2, D, sd): # where coordinates have weights, or sigma_data, of their own: one weight a sample that is theirs in F-space, and the error that makes the same loss with it
     if sh.each is None: return sh, sh.mean(e2)
     kind, own = getattr(D, "predicts", "F"), torch.as_tensor(D.sigma_data).cpu()
-    c_own, c_one = skip_out(kind, sigma_like(sh.sigma, sh.x0).double(), own.double())[1], skip_out(kind, sh.sigma.double(), sd)[1]
+    c_own, c_one = skip_out(kind, sigma_like(sh.sigma, sh.x0).double(),
+                            own.double())[1], skip_out(kind, sh.sigma.double(), sd)[1]
     one = replace(sh, weight=sh.mean(sh.each * c_own**2) / c_one**2)
     return one, sh.mean(sh.each * e2) / one.weight.clamp_min(1e-300)
 
 # %% ../../nbs/53fa_model_checks.dataset.ipynb #a46d0e83
-@live("feed")
+@model_check("feed")
 def loss_weight_range(s, m):
     "Does the loss weight drown some levels?"
     sh = m.of(_shown)
     if sh.weight is None: return
     dev = m.device
-    with untouched(s.D): y = predict(s.D, sh.x.to(dev), sh.sigma.to(dev), {k: v.to(dev) for k, v in sh.cond.items()} or None).cpu()
-    at, F, share = weight_table(*_levels_only(sh, (y - sh.x0)**2, s.D, m.sigma_data), m.sigma_data, getattr(s.D, "predicts", "F"))
+    with untouched(s.D):
+        y = predict(s.D, sh.x.to(dev), sh.sigma.to(dev), {k: v.to(dev) for k, v in sh.cond.items()} or None).cpu()
+    at, F, share = weight_table(*_levels_only(sh, (y - sh.x0)**2, s.D, m.sigma_data), m.sigma_data,
+                                getattr(s.D, "predicts", "F"))
     wide, heard = float(F.max() / F.min().clamp_min(1e-300)), float(share.max() / share.min().clamp_min(1e-300))
-    panel = Panel("What does each level weigh?", f"Is every level heard? {'No' if wide > 10 and heard > 3 else 'Yes'}: the weights differ {wide:.3g}-fold.", [Curve("weight in F-space", at, F / F.mean(), "ours"), Curve("share of the loss, times bins", at, share * len(share), "other"), Curve("EDM", at, [1.] * len(at), "oracle")], ylabel="relative weight", yscale="log")
-    if wide > 10 and heard > 3: yield Finding("weight_imbalance", "high" if wide > 100 else "medium", .93, f"The loss weight drowns some levels: in units of F it differs {wide:.0f}-fold over the middle 80 % of the training levels.",
-        [f"weight in F-space from sigma {at[0]:.3g} to {at[-1]:.3g}: {', '.join(f'{v:.2g}' for v in F / F.mean())}", f"share of the loss: {', '.join(f'{100 * v:.1f} %' for v in share)}"], "Weight the x0-error by (sigma^2 + sigma_data^2)/(sigma sigma_data)^2 = 1/c_out^2; balance levels by a learned uncertainty if they need it.", [panel])
-    else: yield Note(f"every level is heard: weights in F-space differ {wide:.2g}-fold, shares of the loss {heard:.2g}-fold", [panel])
+    panel = Panel("What does each level weigh?", f"Is every level heard? "
+                  f"{'No' if wide > 10 and heard > 3 else 'Yes'}: the weights differ {wide:.3g}-fold.",
+                  [Curve("weight in F-space", at, F / F.mean(), "ours"),
+                   Curve("share of the loss, times bins", at, share * len(share), "other"),
+                   Curve("EDM", at, [1.] * len(at), "oracle")], ylabel="relative weight", yscale="log")
+    if wide > 10 and heard > 3:
+        yield Finding("weight_imbalance", "high" if wide > 100 else "medium", .93,
+                       f"The loss weight drowns some levels: in units of F it differs {wide:.0f}-fold over the middle "
+                      f"80 % of the training levels.", [f"weight in F-space from sigma {at[0]:.3g} to {at[-1]:.3g}: "
+                                                        f"{', '.join(f'{v:.2g}' for v in F / F.mean())}",
+                                                         f"share of the loss: "
+                                                        f"{', '.join(f'{100 * v:.1f} %' for v in share)}"],
+                       "Weight the x0-error by (sigma^2 + sigma_data^2)/(sigma sigma_data)^2 = 1/c_out^2; balance "
+                      "levels by a learned uncertainty if they need it.", [panel])
+    else:
+        yield Note(f"every level is heard: weights in F-space differ {wide:.2g}-fold, shares of the loss "
+                   f"{heard:.2g}-fold", [panel])

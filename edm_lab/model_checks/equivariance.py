@@ -22,7 +22,7 @@ from ..diagnosis.findings import Finding, Note
 from ..oracles.unknown_frame import SYMMETRIES
 from ..plot import Curve, Panel
 from ..diffusion.precond import coeffs
-from .context import Diff, Measured, Noisy, Subject, predict, live, paired
+from .context import Diff, Measurements, Noisy, Context, predict, model_check, paired
 
 # %% ../../nbs/53d_model_checks.equivariance.ipynb #a733bb92
 def align(
@@ -39,7 +39,8 @@ def align(
     if symmetry == "frame_known": return eye.expand(M.shape)
     if symmetry == "signs": return eye * torch.where(M.diagonal(dim1=1, dim2=2) < 0, -1., 1.).to(M)[:, None]
     U, _, Vt = torch.linalg.svd(M)
-    if symmetry in ("so2", "so3"): U = torch.cat([U[..., :-1], U[..., -1:] * torch.linalg.det(U @ Vt).sign()[:, None, None]], -1)
+    if symmetry in ("so2", "so3"):
+        U = torch.cat([U[..., :-1], U[..., -1:] * torch.linalg.det(U @ Vt).sign()[:, None, None]], -1)
     return U @ Vt
 
 # %% ../../nbs/53d_model_checks.equivariance.ipynb #24d5f26a
@@ -58,7 +59,8 @@ def _chi2(count): # p-value that all cells are equally likely
 def _turn_tests(R): # proper rotations -> what is tested, and its p-value
     if R.shape[-1] == 2: return {"the angle": _ks(torch.atan2(R[:, 1, 0], R[:, 0, 0]) / (2 * math.pi) % 1)}
     theta = ((R.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).clamp(-1, 1).arccos()
-    return {f"R[{i},{j}]": _ks((1 + R[:, i, j]) / 2) for i in range(3) for j in range(3)} | {"the angle of rotation": _ks((theta - theta.sin()) / math.pi)}
+    return {f"R[{i},{j}]": _ks((1 + R[:, i, j]) / 2) for i in range(3)
+            for j in range(3)} | {"the angle of rotation": _ks((theta - theta.sin()) / math.pi)}
 
 # %% ../../nbs/53d_model_checks.equivariance.ipynb #9fb4963f
 class Haar(NamedTuple):
@@ -79,15 +81,20 @@ def haar_test(
     if symmetry == "signs":
         s = R.diagonal(dim1=1, dim2=2)
         if float((s.abs() - 1).abs().max()) > 1e-3: return Haar(0., "not signs", ["a diagonal that is not +-1"])
-        tests = {"the combination of signs": _chi2(((s > 0).long() * 2**torch.arange(d)).sum(1).bincount(minlength=2**d))}
+        tests = {"the combination of signs": _chi2(((s > 0).long()
+                                                    * 2**torch.arange(d)).sum(1).bincount(minlength=2**d))}
     else:
         det = torch.linalg.det(R).sign()
         mirrored = int((det < 0).sum())
-        if symmetry in ("so2", "so3") and mirrored: return Haar(0., "reflections", [f"{mirrored} of {len(R)} are reflections, {symmetry} has none"])
+        if symmetry in ("so2", "so3") and mirrored:
+            return Haar(0., "reflections", [f"{mirrored} of {len(R)} are reflections, {symmetry} has none"])
         tests = _turn_tests(torch.cat([R[..., :-1], R[..., -1:] * det[:, None, None]], -1))
-        if symmetry in ("o2", "o3"): tests["the share of reflections"] = _chi2(torch.tensor([mirrored, len(R) - mirrored]))
+        if symmetry in ("o2", "o3"):
+            tests["the share of reflections"] = _chi2(torch.tensor([mirrored, len(R) - mirrored]))
     worst = min(tests, key=tests.get)
-    return Haar(min(1., tests[worst] * len(tests)), worst, [f"{len(R)} frames, {len(tests)} tests; {k}: p {v:.1g}" for k, v in sorted(tests.items(), key=lambda kv: kv[1])[:3]])
+    return Haar(min(1., tests[worst] * len(tests)), worst, [f"{len(R)} frames, {len(tests)} tests; {k}: p {v:.1g}"
+                                                            for k, v in sorted(tests.items(),
+                                                                               key=lambda kv: kv[1])[:3]])
 
 # %% ../../nbs/53d_model_checks.equivariance.ipynb #dc7391e0
 def frames_of(
@@ -170,7 +177,8 @@ def turned(
         back = noisy.valid(predict(D, x @ R, s, noisy.cond) @ R.mT)
         rms = noisy.mean((y - coeffs(s, sd)[0].to(x) * x).square()).mean().sqrt().clamp_min(1e-30)
         floor = torch.finfo(x.dtype).eps * 4 * noisy.mean(x.square() + y.square()).mean().sqrt() / rms
-        out.append((noisy.mean((back - y).square()).mean().sqrt() / rms, floor, noisy.mean((back - noisy.x0).square()), noisy.mean((y - noisy.x0).square())))
+        out.append((noisy.mean((back - y).square()).mean().sqrt() / rms, floor, noisy.mean((back - noisy.x0).square()),
+                    noisy.mean((y - noisy.x0).square())))
     error, floor, there, here = map(torch.stack, zip(*out))
     return Turned(error, floor, paired(there, here), here.mean(1))
 
@@ -198,7 +206,9 @@ def shape_ceiling(
     return ((R * (G @ R)).sum((1, 2, 3)) / G.diagonal(dim1=1, dim2=2).sum()).sqrt()
 
 # %% ../../nbs/53d_model_checks.equivariance.ipynb #2b4c1707
-def _sets(s): return s.data[:1].x0.ndim == 3 and SYMMETRIES.get(s.symmetry) is not None and SYMMETRIES[s.symmetry].dim in (None, s.data[:1].x0.shape[-1]) and s.symmetry != "frame_known"
+def _sets(s):
+    return (s.data[:1].x0.ndim == 3 and SYMMETRIES.get(s.symmetry) is not None
+            and SYMMETRIES[s.symmetry].dim in (None, s.data[:1].x0.shape[-1]) and s.symmetry != "frame_known")
 
 # %% ../../nbs/53d_model_checks.equivariance.ipynb #06e15375
 def _turned(m): return turned(m.s.D, m.held, m.s.symmetry)
@@ -209,29 +219,38 @@ def _frame_known(m): # does the condition of the held-out rows tell their frame?
     return bool(content(m.held.rows.cond)) and probe(m.held.rows).z > m.z()
 
 # %% ../../nbs/53d_model_checks.equivariance.ipynb #f2216c73
-@live("symmetry")
+@model_check("symmetry")
 def equivariance(
-    s: Subject, # with a group
-    m: Measured, # its measurements
+    s: Context, # with a group
+    m: Measurements, # its measurements
 ):
     "Does the answer turn with its input?"
     if not _sets(s): return
     if m.of(_frame_known):
-        yield Note(f"the condition tells the frame of the held-out rows, so the group {s.symmetry} is not theirs to have")
+        yield Note(
+                   f"the condition tells the frame of the held-out rows, so the group {s.symmetry} is not theirs to have")
         return
     t = m.of(_turned)
     cost, z = t.price.mean / t.loss, m.z(len(m.sigmas))
     worst = int(torch.where(t.price.z > z, cost, -1.).argmax())
-    panel = Panel("Does the answer turn with its input?", f"Does the answer turn with its input? Its learnt part is off by {100 * t.error.min():.2g} to {100 * t.error.max():.2g} % of its size.",
-                  [Curve("D(xR) against D(x)R", m.sigmas, t.error), Curve("float32 alone", m.sigmas, t.floor, "null")], ylabel="rms over that of c_out F", yscale="log")
-    says = f"turned by frames of {s.symmetry}, the learnt part of the answer is off by {100 * t.error.median():.2g} % of its size (median over the levels; float rounding {100 * t.floor.max():.1g} % at most)"
+    panel = Panel("Does the answer turn with its input?", f"Does the answer turn with its input? Its learnt part is "
+                  f"off by {100 * t.error.min():.2g} to {100 * t.error.max():.2g} % of its size.",
+                  [Curve("D(xR) against D(x)R", m.sigmas, t.error), Curve("float32 alone", m.sigmas, t.floor, "null")],
+                  ylabel="rms over that of c_out F", yscale="log")
+    says = (f"turned by frames of {s.symmetry}, the learnt part of the answer is off by {100 * t.error.median():.2g} "
+            f"% of its size (median over the levels; float rounding {100 * t.floor.max():.1g} % at most)")
     if t.price.z[worst] > z and cost[worst] > .1 and s.augment is None:
-        yield Finding("equivariance_broken", "medium", .8, f"The group {s.symmetry} is claimed, but the denoiser knows one frame only: on turned rows its loss is {100 * cost[worst]:.0f} % higher.",
-                      [f"at sigma {m.sigmas[worst]:.3g}: {t.price.mean[worst]:.3g} +- {t.price.se[worst]:.1g} on top of {t.loss[worst]:.3g}", says], "Turn the rows in training by even frames, or take a network that turns by itself.", [panel])
-    else: yield Note(f"{says}; on turned rows the loss is the same to {100 * (cost.abs() + t.price.se / t.loss).max():.2g} %", [panel])
+        yield Finding("equivariance_broken", "medium", .8, f"The group {s.symmetry} is claimed, but the denoiser "
+                      f"knows one frame only: on turned rows its loss is {100 * cost[worst]:.0f} % higher.",
+                      [f"at sigma {m.sigmas[worst]:.3g}: {t.price.mean[worst]:.3g} +- {t.price.se[worst]:.1g} on top "
+                       f"of {t.loss[worst]:.3g}", says], "Turn the rows in training by even frames, or take a network "
+                      "that turns by itself.", [panel])
+    else:
+        yield Note(f"{says}; on turned rows the loss is the same to "
+                   f"{100 * (cost.abs() + t.price.se / t.loss).max():.2g} %", [panel])
 
 # %% ../../nbs/53d_model_checks.equivariance.ipynb #f648c38f
-@live("symmetry")
+@model_check("symmetry")
 def chirality(s, m):
     "Is handedness kept?"
     if not _sets(s) or s.symmetry not in ("so2", "so3"): return
@@ -240,13 +259,17 @@ def chirality(s, m):
         lost, won = int((input_ & ~mine).sum()), int((mine & ~input_).sum())
         if input_.double().mean() < .75 or lost - won < .1 * len(mine): continue
         if (lost - won) / max(lost + won, 1)**.5 > m.z(len(m.sigmas)):
-            yield Finding("chirality_lost", "high", .9, f"The answer does not tell left from right: at sigma {sigma:.3g} {100 * (1 - mine.double().mean()):.0f} % of the answers have the wrong hand, of the noisy inputs {100 * (1 - input_.double().mean()):.0f} %.",
-                          [f"{lost} rows lose the hand of their input, {won} gain it", f"the group {s.symmetry} has no reflections"], "Compare coordinates, or align without reflections; a loss of distances cannot see the hand.")
+            yield Finding("chirality_lost", "high", .9, f"The answer does not tell left from right: at sigma "
+                          f"{sigma:.3g} {100 * (1 - mine.double().mean()):.0f} % of the answers have the wrong hand, "
+                          f"of the noisy inputs {100 * (1 - input_.double().mean()):.0f} %.",
+                          [f"{lost} rows lose the hand of their input, {won} gain it",
+                           f"the group {s.symmetry} has no reflections"], "Compare coordinates, or align without "
+                          "reflections; a loss of distances cannot see the hand.")
             return
     yield Note("handedness is kept wherever the noisy input has it")
 
 # %% ../../nbs/53d_model_checks.equivariance.ipynb #617b4fbe
-@live("symmetry")
+@model_check("symmetry")
 def orbit_shrinkage(s, m):
     "Is a small answer the frame's doing?"
     if not _sets(s) or m.of(_frame_known): return
@@ -256,11 +279,26 @@ def orbit_shrinkage(s, m):
     low = ceiling < .9
     held = (scale - ceiling).abs() < .1 * ceiling + 4 * se
     loss, half = g.raw.mean(1) / size.mean(), m.sigmas < size.mean().sqrt()
-    panels = [Panel("Is a small answer the frame's doing?", "Is a small answer the frame's doing? The size of the answer beside the largest that a denoiser without the frame can give.",
-                    [Curve("size of the answer", m.sigmas, scale, "ours", se.tolist()), Curve("frame unknown, shape known", m.sigmas, ceiling, "oracle"), Curve("F_x = 0", m.sigmas, 1 / (1 + (m.sigmas / m.sigma_data)**2).sqrt(), "null")], ylabel="over the size of the data"),
-              Panel("What is the frame's part of the loss?", "What is the frame's part of the loss? Raw, aligned and invariant loss on the same rows.",
-                    [Curve("raw", m.sigmas, loss), Curve("aligned", m.sigmas, g.aligned.mean(1) / size.mean(), "other"), Curve("distances", m.sigmas, g.invariant.mean(1), "fit")], ylabel="relative mean square error", yscale="log")]
+    panels = [Panel("Is a small answer the frame's doing?", "Is a small answer the frame's doing? The size of the "
+                    "answer beside the largest that a denoiser without the frame can give.",
+                    [Curve("size of the answer", m.sigmas, scale, "ours", se.tolist()),
+                     Curve("frame unknown, shape known", m.sigmas, ceiling, "oracle"),
+                     Curve("F_x = 0", m.sigmas, 1 / (1 + (m.sigmas / m.sigma_data)**2).sqrt(), "null")],
+                    ylabel="over the size of the data"), Panel("What is the frame's part of the loss?",
+                                                                "What is the frame's part of the loss? Raw, aligned "
+                                                               "and invariant loss on the same rows.",
+                                                               [Curve("raw", m.sigmas, loss),
+                                                                Curve("aligned", m.sigmas, g.aligned.mean(1)
+                                                                      / size.mean(), "other"),
+                                                                Curve("distances", m.sigmas, g.invariant.mean(1),
+                                                                      "fit")], ylabel="relative mean square error",
+                                                               yscale="log")]
     if low.any() and held[low].all():
-        yield Finding("unknown_frame_shrinkage", "benign", .9, f"The answer shrinks to {100 * scale[-1]:.0f} % at sigma {m.sigmas[-1]:.3g} because the frame is unknown there ({s.symmetry}), as it must.",
-                      [f"size of the answer over that of the data: {', '.join(f'{v:.2f}' for v in scale[low])}; the most that is possible: {', '.join(f'{v:.2f}' for v in ceiling[low])}"], "Nothing; read the scale against this ceiling and not against 1.", panels)
-    else: yield Note(f"of the loss at low noise {100 * (1 - (g.aligned / g.raw).mean(1)[half].mean()):.0f} % is the frame's (aligned over raw)" if half.any() else "no level below the spread of the data", panels)
+        yield Finding("unknown_frame_shrinkage", "benign", .9, f"The answer shrinks to {100 * scale[-1]:.0f} % at "
+                      f"sigma {m.sigmas[-1]:.3g} because the frame is unknown there ({s.symmetry}), as it must.",
+                      [f"size of the answer over that of the data: {', '.join(f'{v:.2f}' for v in scale[low])}; the "
+                       f"most that is possible: {', '.join(f'{v:.2f}' for v in ceiling[low])}"],
+                      "Nothing; read the scale against this ceiling and not against 1.", panels)
+    else:
+        yield Note(f"of the loss at low noise {100 * (1 - (g.aligned / g.raw).mean(1)[half].mean()):.0f} % is the "
+                   f"frame's (aligned over raw)" if half.any() else "no level below the spread of the data", panels)

@@ -21,7 +21,7 @@ from ..diagnosis.findings import Finding, Note, Unknown
 from ..oracles.exact import DataOracle
 from ..plot import Curve, Panel
 from ..diffusion.precond import ZeroOutput, WienerDenoiser, coeffs
-from .context import Diff, Measured, Noisy, Subject, predict, live, modules_of, nats, paired
+from .context import Diff, Measurements, Noisy, Context, predict, model_check, modules_of, nats, paired
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #bd99295d
 class Kernel:
@@ -58,7 +58,7 @@ KERNELS = tuple(map(_kernel, (.1, .3))) # two widths; at each level the better o
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #2e7e43c8
 def crossed(
-    m: Measured, # of the subject
+    m: Measurements, # of the subject
     make: Callable, # make(x0, mask) -> a denoiser fitted on rows
 ) -> list[Float[Tensor, " n *d"]]: # answers to the held-out rows, one tensor a level
     "Answers of a rival that is fitted on one half of the held-out rows and asked about the other."
@@ -109,12 +109,13 @@ def _best(table):
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #fc657254
 def audit(
-    m: Measured, # of the subject; `m.of(audit)` makes it once
+    m: Measurements, # of the subject; `m.of(audit)` makes it once
 ) -> Audit: # of the held-out rows
     "Ask the denoiser, its null, the rivals and the truth about the same noisy rows."
     h, D = m.held, m.s.D
     y, null = h.predictions(D), h.predictions(m.of(_null), None)
-    err = dict(D=h.score(y), null=h.score(null), scalar=h.score(m.of(crossed, _scalar)), wiener=h.score(m.of(crossed, _wiener)))
+    err = dict(D=h.score(y), null=h.score(null), scalar=h.score(m.of(crossed, _scalar)),
+               wiener=h.score(m.of(crossed, _wiener)))
     err["kernel"] = _best(h.score(m.of(crossed, k)) for k in KERNELS)
     if m.s.oracle is not None: err["oracle"] = h.errors(m.s.oracle)
     floor = err["oracle"] if "oracle" in err else _best([err["scalar"], err["wiener"], err["kernel"]])
@@ -136,21 +137,28 @@ def audit_panels(
     "The errors beside their rivals, and the share of the knowable that is known."
     s, scale = _floats(a.sigmas), a.c_out**2
     roles = dict(D="ours", null="null", wiener="wiener", kernel="chance", oracle="oracle")
-    curves = [Curve(k, s, _floats(a.err[k].mean(1) / scale), r, _floats(a.err[k].std(1) / a.err[k].shape[1]**.5 / scale) if k == "D" else None) for k, r in roles.items() if k in a.err]
+    curves = [Curve(k, s, _floats(a.err[k].mean(1) / scale), r,
+                    _floats(a.err[k].std(1) / a.err[k].shape[1]**.5 / scale) if k == "D" else None)
+              for k, r in roles.items() if k in a.err]
     K = a.skill()
-    known = [Curve("everything", s, [1.] * len(s), "oracle"), Curve("nothing", s, [0.] * len(s), "null"), Curve("D", s, _floats(K.mean), "ours", _floats(2 * K.se))]
+    known = [Curve("everything", s, [1.] * len(s), "oracle"), Curve("nothing", s, [0.] * len(s), "null"),
+             Curve("D", s, _floats(K.mean), "ours", _floats(2 * K.se))]
     low, high = float(K.mean.nan_to_num(1).min()), float(K.mean.nan_to_num(1).max())
-    return [Panel("Is it better than its rivals?", f"Loss of F_x at each level, F_x = 0 pays about 1: D between {min(curves[0].y):.2g} and {max(curves[0].y):.2g}.", curves, ylabel="error / c_out²", ylim=(0, min(3., 1.15 * max(max(c.y) for c in curves[:3])))),
-            Panel("How much of the knowable does it know?", f"0: as much as the best multiple of the input; 1: as the best rival or the truth. Found: {low:.2f} to {high:.2f}.", known, ylabel="share known", ylim=(min(-.1, low - .1), min(max(1.3, high + .1), 3.)))]
+    return [Panel("Is it better than its rivals?", f"Loss of F_x at each level, F_x = 0 pays about 1: D between "
+                  f"{min(curves[0].y):.2g} and {max(curves[0].y):.2g}.", curves, ylabel="error / c_out²",
+                  ylim=(0, min(3., 1.15 * max(max(c.y) for c in curves[:3])))),
+            Panel("How much of the knowable does it know?", f"0: as much as the best multiple of the input; 1: as the "
+                  f"best rival or the truth. Found: {low:.2f} to {high:.2f}.", known, ylabel="share known",
+                  ylim=(min(-.1, low - .1), min(max(1.3, high + .1), 3.)))]
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #e7f712b3
 def _at(a, i): return ", ".join(f"{v:.3g}" for v in a.sigmas[i].tolist()[:6])
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #3fc29bd4
-@live()
+@model_check()
 def skill(
-    s: Subject, # on the table
-    m: Measured, # its measurements
+    s: Context, # on the table
+    m: Measurements, # its measurements
 ): # findings, unknowns, notes
     "Does the denoiser know most of what its rivals, or the truth, know?"
     a = m.of(audit)
@@ -159,25 +167,43 @@ def skill(
     bad, seen = (worse.z > m.z(n)) & a.ok, ~K.mean.isnan()
     poor = seen & (K.mean + m.z(n) * K.se < 2 / 3)
     cost = float(nats(a.sigmas, (a.err["D"] - a.floor).mean(1), m.held.dims.mean())[a.ok].clamp_min(0).sum())
-    told = [f"share of the knowable that is known: {', '.join(f'{v:.2f}' for v in K.mean[seen].tolist())} at sigma = {_at(a, seen)}", f"its samples lose at most {cost:.3g} nats a row to the best rival's"]
-    if bad.any(): yield Finding("worse_than_scalar", "high", .8, f"At {int(bad.sum())} of {n} levels the error is worse than that of the best multiple of the input.", [f"error over the trivial one: {', '.join(f'{v:.2f}' for v in (a.err['D'].mean(1) / a.err['trivial'].mean(1))[bad].tolist()[:6])} at sigma = {_at(a, bad)}", *told], "Compare the input, the level and the scale at these sigmas with those of training.", panels)
-    elif not seen.any(): yield Unknown("does the denoiser know what can be known?", "give the exact denoiser, or more rows: no rival built from these rows beats the best multiple of the input")
+    told = [f"share of the knowable that is known: {', '.join(f'{v:.2f}' for v in K.mean[seen].tolist())} at sigma = "
+            f"{_at(a, seen)}", f"its samples lose at most {cost:.3g} nats a row to the best rival's"]
+    if bad.any():
+        yield Finding("worse_than_scalar", "high", .8,
+                      f"At {int(bad.sum())} of {n} levels the error is worse than "
+                      f"that of the best multiple of the input.",
+                      [f"error over the trivial one: "
+                       f"{', '.join(f'{v:.2f}' for v in (a.err['D'].mean(1) / a.err['scalar'].mean(1))[bad].tolist()[:6])} " f"at sigma = {_at(a, bad)}", *told], "Compare the input, the level and the scale at these sigmas with those of training.", panels)
+    elif not seen.any():
+        yield Unknown("does the denoiser know what can be known?", "give the exact denoiser, or more rows: no rival "
+                      "built from these rows beats the best multiple of the input")
     elif poor.any():
         high = bool(poor[seen.nonzero()[-1]]) and not poor[seen.nonzero()[0]]
-        yield Finding("high_sigma_starved" if high else "capacity", "medium", .6, f"The denoiser knows less than two thirds of what can be known {'at high noise' if high else ''}at {int(poor.sum())} of {int(seen.sum())} levels.", told,
-                      "Train these levels more (a higher law, a flatter weight)." if high else "A larger or better network, or a higher learning rate: it is no longer learning.", panels)
-    else: yield Note(f"it knows {float(K.mean[seen].min()):.2f} of what can be known, or more, at all {int(seen.sum())} levels where there is something to know", panels)
+        yield Finding("high_sigma_starved" if high else "capacity", "medium", .6,
+                       f"The denoiser knows less than two thirds of what can be known "
+                      f"{'at high noise' if high else ''}at {int(poor.sum())} of {int(seen.sum())} levels.", told,
+                      "Train these levels more (a higher law, a flatter weight)." if high
+                      else "A larger or better network, or a higher learning rate: it is no longer learning.", panels)
+    else:
+        yield Note(f"it knows {float(K.mean[seen].min()):.2f} of what can be known, or more, at all {int(seen.sum())} "
+                   f"levels where there is something to know", panels)
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #ae086db6
-@live()
-def zero_output(s: Subject, m: Measured):
+@model_check()
+def zero_output(s: Context, m: Measurements):
     "Does the network add anything to its skip connection?"
     a, raw = m.of(audit), s.raw is not None and _F_std(m, s.raw).max() >= .03
     gain, room = paired(.98 * a.err["null"], a.err["D"]), paired(.9 * a.err["null"], a.floor)
     F = _F_std(m, s.D)
     if (F < .03).all() and not raw:
-        yield Finding("dead_branch", "critical", .97, "The network adds nothing to its skip connection: the answer is c_skip x at every level.", [f"spread of F_x between rows: at most {float(F.max()):.2g}, where a trained one has up to 1", f"the best rival beats it by 10 % at {int((room.z > m.z(len(F))).sum())} of {len(F)} levels; F_x gains 2 % at {int((gain.z > 2).sum())}"],
-                      "Is the last layer frozen, multiplied by zero, or left out of the optimiser? Look at its gradient.", audit_panels(a)[:1])
+        yield Finding("dead_branch", "critical", .97, "The network adds nothing to its skip connection: the answer is "
+                      "c_skip x at every level.", [f"spread of F_x between rows: at most {float(F.max()):.2g}, where "
+                                                   f"a trained one has up to 1",
+                                                    f"the best rival beats it by 10 % at "
+                                                   f"{int((room.z > m.z(len(F))).sum())} of {len(F)} levels; F_x "
+                                                   f"gains 2 % at {int((gain.z > 2).sum())}"],
+                       "Is the last layer frozen, multiplied by zero, or left out of the optimiser? Look at its gradient.", audit_panels(a)[:1])
     elif not raw or F.max() >= .03: yield Note(f"F_x varies between rows by up to {float(F.max()):.2f}, of 1 at most")
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #cdeb05b7
@@ -189,18 +215,26 @@ def _F_std(m, D):
     return torch.stack([h.mean((f - f.mean(0, keepdim=True)).square()).mean().sqrt().cpu() for f in add]) / c_out
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #fa0bc81b
-@live()
-def regression_slope(s: Subject, m: Measured):
+@model_check()
+def regression_slope(s: Context, m: Measurements):
     "Is x0 on average what the denoiser says, at every level?"
     a, h = m.of(audit), m.held
     spread = torch.stack([h.mean((y - y.mean(0, keepdim=True)).square()).mean() for y in h.predictions(s.D)])
     gain = (1 - a.slope.mean).square() * spread / a.err["D"].mean(1)
     off = a.ok & ((a.slope.mean - 1).abs() > m.z(len(gain)) * a.slope.se) & (gain > .05)
     x = _floats(a.sigmas)
-    panel = Panel("Does it exaggerate, or shrink?", f"Slope of x0 on x0_hat, with two standard errors: 1 is calibrated, below 1 exaggerated, above 1 shrunken. Found: {float(a.slope.mean[a.ok].min()):.2g} to {float(a.slope.mean[a.ok].max()):.2g}.",
-                  [Curve("calibrated", x, [1.] * len(x), "oracle"), Curve("D", x, _floats(a.slope.mean), "ours", _floats(2 * a.slope.se))], ylabel="slope of x0 on x0_hat", ylim=(0, 2))
-    if off.any(): yield Unknown(f"why is the slope of x0 on x0_hat {', '.join(f'{v:.2f}' for v in a.slope.mean[off].tolist()[:4])} at sigma = {_at(a, off)}, not 1?", f"a straight line through the answers would lower the error by up to {100 * float(gain[off].max()):.2g} %: the other findings, or more training, should explain it")
-    else: yield Note(f"answers are calibrated: no straight line through them lowers the error by more than {100 * float(gain[a.ok].max()):.2g} %", [panel])
+    panel = Panel("Does it exaggerate, or shrink?", f"Slope of x0 on x0_hat, with two standard errors: 1 is "
+                  f"calibrated, below 1 exaggerated, above 1 shrunken. Found: {float(a.slope.mean[a.ok].min()):.2g} "
+                  f"to {float(a.slope.mean[a.ok].max()):.2g}.", [Curve("calibrated", x, [1.] * len(x), "oracle"),
+                                                                 Curve("D", x, _floats(a.slope.mean), "ours",
+                                                                       _floats(2 * a.slope.se))],
+                  ylabel="slope of x0 on x0_hat", ylim=(0, 2))
+    if off.any():
+        yield Unknown(
+                      f"why is the slope of x0 on x0_hat {', '.join(f'{v:.2f}' for v in a.slope.mean[off].tolist()[:4])} at sigma = {_at(a, off)}, not 1?", f"a straight line through the answers would lower the error by up to {100 * float(gain[off].max()):.2g} %: the other findings, or more training, should explain it")
+    else:
+        yield Note(f"answers are calibrated: no straight line through them lowers the error by more than "
+                   f"{100 * float(gain[a.ok].max()):.2g} %", [panel])
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #b7365710
 def data_size(
@@ -216,16 +250,21 @@ def data_size(
     return out
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #85366a33
-@live()
-def sigma_data_measured(s: Subject, m: Measured):
+@model_check()
+def sigma_data_measured(s: Context, m: Measurements):
     "Is sigma_data the size of the data?"
     rows = m.train or m.held
     size = m.of(_sizes, rows)
     lo, hi = sorted(float(d.mean) for d in size.values())
-    off, se = max(math.log(m.sigma_data / hi), math.log(lo / m.sigma_data), 0.), max(float(d.se / d.mean) for d in size.values())
-    told = f"sigma_data is {m.sigma_data:.4g}; the data measure {float(size['std'].mean):.4g} ± {float(size['std'].se):.2g} about their mean and {float(size['rms'].mean):.4g} about zero"
+    off, se = max(math.log(m.sigma_data / hi), math.log(lo / m.sigma_data),
+                  0.), max(float(d.se / d.mean) for d in size.values())
+    told = (f"sigma_data is {m.sigma_data:.4g}; the data measure {float(size['std'].mean):.4g} ± "
+            f"{float(size['std'].se):.2g} about their mean and {float(size['rms'].mean):.4g} about zero")
     if off - m.z() * se > math.log(1.25):
-        yield Finding("sigma_data_mismatch", "high" if off > math.log(2) else "medium", .95, f"sigma_data is {math.exp(off):.2g} times too {'large' if m.sigma_data > hi else 'small'}.", [told, f"the target of F_x has a mean square of {(lo / m.sigma_data)**2:.3g} at high noise, not 1"],
+        yield Finding("sigma_data_mismatch", "high" if off > math.log(2) else "medium", .95,
+                      f"sigma_data is {math.exp(off):.2g} times too {'large' if m.sigma_data > hi else 'small'}.",
+                      [told,
+                       f"the target of F_x has a mean square of {(lo / m.sigma_data)**2:.3g} at high noise, not 1"],
                       f"Set sigma_data = {float(size['std'].mean):.4g}, move the sigma law with it, and train again.")
     else: yield Note(told)
 
@@ -239,7 +278,9 @@ def columns(
 ) -> Float[Tensor, "n c"]: # mean of each column: a coordinate, a channel of an image, an axis of points
     "Mean over all but rows and columns."
     if v.ndim == 2: return v.double()
-    if mask is not None: return (v.double() * mask.reshape(*mask.shape, *(1,) * (v.ndim - 2))).sum(tuple(range(1, v.ndim - 1))) / mask.sum(1, keepdim=True).clamp_min(1) / math.prod(v.shape[2:-1])
+    if mask is not None:
+        return ((v.double() * mask.reshape(*mask.shape, *(1,) * (v.ndim - 2))).sum(tuple(range(1, v.ndim - 1)))
+                / mask.sum(1, keepdim=True).clamp_min(1) / math.prod(v.shape[2:-1]))
     last = v.ndim == 3 and v.shape[2] <= v.shape[1]
     return v.double().mean(tuple(range(1, v.ndim - 1)) if last else tuple(range(2, v.ndim)))
 
@@ -248,7 +289,8 @@ def _column_errors(m):
     "Errors by column, `k c n`: of the denoiser, and of its best rival there."
     h = m.held
     def table(predictions): return torch.stack([columns((y - h.x0).square(), h.mask).T for y in predictions])
-    baselines = [h.predictions(m.s.oracle)] if m.s.oracle is not None else [m.of(crossed, f) for f in (_wiener, *KERNELS)]
+    baselines = [h.predictions(m.s.oracle)] if m.s.oracle is not None else [m.of(crossed, f)
+                                                                            for f in (_wiener, *KERNELS)]
     t = torch.stack([table(y) for y in baselines])
     return table(h.predictions(m.s.D)), t.gather(0, t.mean(2).argmin(0)[None, :, None].expand(1, *t.shape[1:]))[0]
 
@@ -264,7 +306,8 @@ def _column_F(m):
 def _nudge(x, c, by):
     "x with one column shifted, row by row."
     x = x.clone()
-    ax = next(a for a in range(1, x.ndim) if columns(x[:1]).shape[1] == x.shape[a] and (a == x.ndim - 1 or x.ndim > 3 or x.shape[2] > x.shape[1]))
+    ax = next(a for a in range(1, x.ndim) if columns(x[:1]).shape[1] == x.shape[a]
+              and (a == x.ndim - 1 or x.ndim > 3 or x.shape[2] > x.shape[1]))
     part = x.select(ax, c)
     part += by.reshape(-1, *(1,) * (part.ndim - 1))
     return x
@@ -279,11 +322,13 @@ def _column_reach(m, which):
     def h_valid(v): return v if h.mask is None else v * h.mask[few].reshape(*h.mask[few].shape, *(1,) * (v.ndim - 2))
     x, by = h.x(k)[few], m.sigma_data * torch.randn(128, generator=m.gen("nudge"))[:len(h.x0)].to(h.x0)
     base = F(x)
-    return torch.tensor([float((F(_nudge(x, int(c), by)) - base).square().sum(tuple(range(1, x.ndim))).mean().sqrt()) for c in which]) / coeffs(s, m.sigma_data)[1]
+    return torch.tensor([float((F(_nudge(x, int(c), by))
+                                - base).square().sum(tuple(range(1, x.ndim))).mean().sqrt())
+                         for c in which]) / coeffs(s, m.sigma_data)[1]
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #74335a89
-@live()
-def dead_channel(s: Subject, m: Measured):
+@model_check()
+def dead_channel(s: Context, m: Measurements):
     "Is there a column in which the network says nothing, or which it does not read?"
     D, baseline = m.of(_column_errors)
     k, c, n = D.shape
@@ -297,27 +342,42 @@ def dead_channel(s: Subject, m: Measured):
         ids, others = failing.nonzero()[:8, 0], (~failing).nonzero()[:8, 0]
         far, usual_far = (m.of(_column_reach, tuple(i.tolist())) for i in (ids, others))
         deaf[ids] = ((far < .02 * usual_far.median()) & (usual_far.median() > .03)).to(deaf.device)
-    silent = (F < 1e-5 * usual) & (usual > .03) & any(p.numel() for o in modules_of(s.D) for p in o.parameters()) # a trained network is never exactly silent: no rival is needed
+    # a trained network is never exactly silent: no rival is needed
+    silent = (F < 1e-5 * usual) & (usual > .03) & any(p.numel() for o in modules_of(s.D) for p in o.parameters())
     dead = failing & (mute | deaf) | silent
     if dead.any() and not dead.all():
         ids = dead.nonzero()[:8, 0].tolist()
-        yield Finding("dead_channel", "high", .93, f"The network says nothing in column {', '.join(map(str, ids))} of {c}" + (", though a rival knows something there." if failing[ids].all() else ", and something in the others."), [f"spread of F_x there: {', '.join(f'{v:.2g}' for v in F[ids].tolist())}; a usual column has {usual:.2g}", f"error over the rival's there: up to {float((D.mean(2) / baseline.mean(2))[:, ids].max()):.2f}" + ("" if mute[ids].all() else "; the answer does not move when that column of the input does")],
-                      "Look at this column's slice of the first and last layer: a zero weight, a mask, an index one off.")
-    else: yield Note(f"no column of {c} is dead: the quietest F_x varies by {float(F.min()):.2g}, a usual one by {usual:.2g}")
+        yield Finding("dead_channel", "high", .93,
+                      f"The network says nothing in column {', '.join(map(str, ids))} of {c}"
+                      + (
+                         ", though a rival knows something there." if failing[ids].all()
+                         else ", and something in the others."), [f"spread of F_x there: "
+                                                                  f"{', '.join(f'{v:.2g}' for v in F[ids].tolist())}; "
+                                                                  f"a usual column has {usual:.2g}",
+                                                                   f"error over the rival's there: up to "
+                                                                  f"{float((D.mean(2) / baseline.mean(2))[:, ids].max()):.2f}" + ("" if mute[ids].all() else "; the answer does not move when that column of the input does")], "Look at this column's slice of the first and last layer: a zero weight, a mask, an index one off.")
+    else:
+        yield Note(
+                   f"no column of {c} is dead: the quietest F_x varies by {float(F.min()):.2g}, a usual one by {usual:.2g}")
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #8016031d
-@live("evaluate")
-def validation_path(s: Subject, m: Measured):
+@model_check("evaluate")
+def validation_path(s: Context, m: Measurements):
     "Does the path of validation give the denoiser's answer?"
     h, levels = m.held, range(len(m.sigmas) // 2, len(m.sigmas))
     y, e = h.predictions(s.D), h.predictions(s.evaluate)
     def far(a, b, i): return float((h.mean((a - b).square()).mean() / h.mean((y[i] - h.x0).square()).mean()).sqrt())
     noise = max(far(predict(s.D, h.x(i), float(m.sigmas[i]), h.cond, 96), y[i], i) for i in levels)
     gap = max(far(e[i], y[i], i) for i in range(len(y)))
-    if noise > .01: yield Unknown("is the path of validation the denoiser?", f"the denoiser itself gives other answers when asked again (by {noise:.2g} of its error): settle that first")
+    if noise > .01:
+        yield Unknown("is the path of validation the denoiser?", f"the denoiser itself gives other answers when asked "
+                      f"again (by {noise:.2g} of its error): settle that first")
     elif gap > .01:
         d = paired(h.score(y), h.score(e))
         better = (d.z > m.z(len(y))) & (d.mean > .05 * h.score(y).mean(1))
-        yield Finding("postprocess_masks", "high" if gap > .05 else "low", .9, "Validation does not judge the denoiser, but what a wrapper makes of it.", [f"the two answers differ by up to {gap:.2g} of the error", f"the wrapper's error is lower at {int(better.sum())} of {len(y)} levels"],
+        yield Finding("postprocess_masks", "high" if gap > .05 else "low", .9,
+                      "Validation does not judge the denoiser, but what a wrapper makes of it.",
+                      [f"the two answers differ by up to {gap:.2g} of the error",
+                       f"the wrapper's error is lower at {int(better.sum())} of {len(y)} levels"],
                       "Validate the bare denoiser, and report the wrapper's effect on its own.")
     else: yield Note(f"validation asks the denoiser itself: the answers differ by {gap:.1g} of the error at most")

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #4bd027cc
-from . import target as asked, frequency as bands, conditioning_checks as condition_checks, batches as feed, equivariance as frames, images, psnr_range as metric, numerics, sampler as sampling, dataset as trainset, data_symmetry as turns # noqa: F401 (importing them registers their checks)
+# noqa: F401 (importing them registers their checks)
+from . import target as asked, frequency as bands, conditioning_checks as condition_checks, batches as feed, equivariance as frames, images, psnr_range as metric, numerics, sampler as sampling, dataset as trainset, data_symmetry as turns
 from .errors import audit, columns
 from ..diagnosis.card import Card
 from ..core import Denoiser, LabError
@@ -24,10 +25,11 @@ from ..log_checks.diagnose import Diagnosis, diagnose, to_text, verdict_of
 from ..diagnosis.findings import Finding, Note, Unknown, ranked
 from .convergence import further
 from ..plot import Panel, draw, figure
-from .context import LIVE, Measured, Subject, run_live, untouched
+from .context import MODEL_CHECKS, Measurements, Context, run_model_checks, untouched
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #68f35879
-SYMPTOMS = frozenset({"worse_than_scalar", "capacity", "high_sigma_starved"}) # they say that something is wrong, not what
+# they say that something is wrong, not what
+SYMPTOMS = frozenset({"worse_than_scalar", "capacity", "high_sigma_starved"})
 BRINGS: dict[str, set[str]] = dict( # a mechanism -> others that it brings with it
     dead_branch={"context_ignored", "conditioning_dropped", "null_token_untrained", "bottleneck", "frozen_random_backbone", "level_blind", "dead_channel", "c_noise_wrong"},
     ema_lag={"dead_branch", "context_ignored", "frozen_random_backbone", "bottleneck"}, overflow={"postprocess_masks", "input_clamped", "c_noise_wrong"},
@@ -104,9 +106,13 @@ def _table(m, case, step):
     for i, s in enumerate(a.sigmas.tolist()):
         base = dict(case=case, step=step, sigma=s)
         baseline = {k: _number(v[i].mean()) for k, v in a.err.items()}
-        out.append(base | dict(column=None, rows=len(h.x0), **baseline, error_se=_number(a.err["D"][i].std() / len(h.x0)**.5), skill=_number(K.mean[i]), skill_se=_number(K.se[i]),
-                               scale_r=_number(a.scale_r[i]), slope=_number(a.slope.mean[i]), slope_se=_number(a.slope.se[i]), F_target=_number(a.err["null"][i].mean() / a.c_out[i]**2), F_std=_number(a.F_rms[i])))
-        parts = {k: columns((h.predictions(D)[i] - h.x0).square(), h.mask).mean(0).tolist() for k, D in dict(D=m.s.D).items()}
+        out.append(base | dict(column=None, rows=len(h.x0), **baseline,
+                               error_se=_number(a.err["D"][i].std() / len(h.x0)**.5), skill=_number(K.mean[i]),
+                               skill_se=_number(K.se[i]), scale_r=_number(a.scale_r[i]),
+                               slope=_number(a.slope.mean[i]), slope_se=_number(a.slope.se[i]),
+                               F_target=_number(a.err["null"][i].mean() / a.c_out[i]**2), F_std=_number(a.F_rms[i])))
+        parts = {k: columns((h.predictions(D)[i] - h.x0).square(), h.mask).mean(0).tolist()
+                 for k, D in dict(D=m.s.D).items()}
         if 1 < len(parts["D"]) <= 64: out += [base | dict(column=c, D=_number(v)) for c, v in enumerate(parts["D"])]
     return out
 
@@ -119,7 +125,9 @@ class _Told:
 # %% ../../nbs/53h_model_checks.examine.ipynb #59e6b1c9
 def _rows(data, cond=None): # Rows from rows or a tensor
     if hasattr(data, "__getitem__") and not isinstance(data, Tensor): return data
-    if not isinstance(data, Tensor) or data.ndim < 2 or len(data) < 8: raise LabError("data", f"{type(data).__name__} {tuple(getattr(data, 'shape', ()))}", "Rows, or a tensor `n *d` of at least 8 held-out rows")
+    if not isinstance(data, Tensor) or data.ndim < 2 or len(data) < 8:
+        raise LabError("data", f"{type(data).__name__} {tuple(getattr(data, 'shape', ()))}",
+                       "Rows, or a tensor `n *d` of at least 8 held-out rows")
     return Rows(data, cond)
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #55e14845
@@ -131,18 +139,25 @@ def _subject(D, data, cond, given):
     if train is not None: given["train"] = _rows(train)
     if ema is not None: D, given["raw"] = getattr(ema, "D", ema), given.get("raw") or D
     if not hasattr(D, "sigma_data"): D = _Told(D, float(data[:4096].x0.double().std()))
-    try: return Subject(D, data, **given)
-    except TypeError as e: raise LabError("examine", str(e).split("__init__() ")[-1], "the fields of Subject, and ema") from None
+    try: return Context(D, data, **given)
+    except TypeError as e:
+        raise LabError("examine", str(e).split("__init__() ")[-1], "the fields of Subject, and ema") from None
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #ac169414
 def _second_look(s, m, findings):
     "Where symptoms are all there is: does a longer continuation of the training help?"
-    if {f.cause for f in findings if f.severity not in ("low", "benign")} - SYMPTOMS or any(f.cause == "undertrained" for f in findings): return []
+    if {f.cause for f in findings if f.severity not in ("low",
+                                                        "benign")} - SYMPTOMS or any(f.cause == "undertrained"
+                                                                                     for f in findings):
+        return []
     if not any(f.cause in SYMPTOMS for f in findings): return []
     went = m.of(further, 320, 3e-3)
     if went is None: return []
     fall, z = went.fall()
-    if fall > .01 and z > m.z(): return [Finding("undertrained", "low", .95, "The denoiser is unfinished: its error still falls.", [f"320 more steps change the held-out loss by {-100 * fall:+.2g} % ({z:.1f} standard errors)"], "Train on; examine again when this stops.")]
+    if fall > .01 and z > m.z():
+        return [Finding("undertrained", "low", .95, "The denoiser is unfinished: its error still falls.",
+                        [f"320 more steps change the held-out loss by {-100 * fall:+.2g} % ({z:.1f} standard errors)"],
+                        "Train on; examine again when this stops.")]
     return []
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #e0757f94
@@ -163,20 +178,27 @@ def examine(
     checks: dict | None = None, # None: all that are registered
     case: str = "live", # what the records are called
     step: int | None = None, # of training, for the records
-    **given, # fields of `Subject`, and `ema`: the average of D, to be examined in its place
+    **given, # fields of `Context`, and `ema`: the average of D, to be examined in its place
 ) -> Report: # the model and the random streams are left as they were
     "Examine a live denoiser: run every check that can run, and say the cause in one sentence."
     start, s = time.perf_counter(), _subject(D, data, cond, given)
     with untouched(*vars(s).values(), seed=seed):
-        m = Measured(s, n, levels, seed, alpha)
-        found, lacking = run_live(s, m, checks)
+        m = Measurements(s, n, levels, seed, alpha)
+        found, lacking = run_model_checks(s, m, checks)
         findings = [x for x in found if isinstance(x, Finding)]
         findings += _second_look(s, m, findings) if checks is None else []
         table = _table(m, case, step)
     unknowns, notes = ([x for x in found if isinstance(x, kind)] for kind in (Unknown, Note))
     log = diagnose(s.card) if s.card else None
-    if log: findings += [replace(f, evidence=[f"from the log: {e}" for e in f.evidence]) for f in log.findings]; unknowns += log.unknowns; notes += log.notes
+    if log:
+        findings += [replace(f, evidence=[f"from the log: {e}" for e in f.evidence]) for f in log.findings]
+        unknowns += log.unknowns
+        notes += log.notes
     findings = causes_first(findings)
-    verdict, cause = verdict_of(findings, notes, lacking) if findings or not notes else (_well(notes, m.spent), "healthy")
-    about = dict(rows=m.n, levels=levels, seed=seed, alpha=alpha, seconds=time.perf_counter() - start, spent={k: round(v, 3) for k, v in m.spent.items()}, checks=len(LIVE if checks is None else checks) - len(lacking))
-    return Report(s.card or Card({"card.title": "a live denoiser"}, case), verdict, cause, findings, unknowns, notes, log.baselines if log else [], lacking, table, about)
+    verdict, cause = verdict_of(findings, notes, lacking) if findings or not notes else (_well(notes, m.spent),
+                                                                                         "healthy")
+    about = dict(rows=m.n, levels=levels, seed=seed, alpha=alpha, seconds=time.perf_counter() - start,
+                 spent={k: round(v, 3) for k, v in m.spent.items()},
+                 checks=len(MODEL_CHECKS if checks is None else checks) - len(lacking))
+    return Report(s.card or Card({"card.title": "a live denoiser"}, case), verdict, cause, findings, unknowns, notes,
+                  log.hypotheses if log else [], lacking, table, about)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..diagnosis.findings import Finding, Note
 from ..plot import Curve, Panel
 from ..diffusion.precond import coeffs
-from .context import Measured, Noisy, live, z_needed
+from .context import Measurements, Noisy, model_check, z_needed
 
 # %% ../../nbs/53fd_model_checks.frequency.ipynb #60bf8a04
 def band_power(
@@ -45,17 +45,28 @@ def skill_by_band(
     return tuple(map(torch.stack, zip(*out)))
 
 # %% ../../nbs/53fd_model_checks.frequency.ipynb #24e97aa1
-@live()
-def finest_frequency(s, m: Measured): # the subject, and what is measured of it
+@model_check()
+def finest_frequency(s, m: Measurements): # the subject, and what is measured of it
     "Does the finest scale of an image get through?"
     if s.data[:1].x0.ndim != 4 or min(s.data[:1].x0.shape[2:]) < 16: return
-    noisy = Noisy(m.held.rows[:48], (torch.tensor([.75, 1.5], dtype=torch.float64) * m.sigma_data).clamp(m.sigmas[0], m.sigmas[-1]).unique(), s.noise, m.seed)
+    noisy = (Noisy(m.held.rows[:48], (torch.tensor([.75, 1.5], dtype=torch.float64)
+                                      * m.sigma_data).clamp(m.sigmas[0], m.sigmas[-1]).unique(), s.noise, m.seed))
     skill, se, linear = skill_by_band(s.D, noisy)
     low, top = skill[..., 1], skill[..., -1] + z_needed(4, .01) * se[..., -1]
     closed = ((low > .05) & (top < .1 * low) & (linear[..., -1] > .25)).all(0)
     f = torch.tensor([.0625, .1875, .3125, .4375])
     c = int(closed.double().argmax() if closed.any() else skill[..., -1].mean(0).argmin())
-    told = f"at sigma {float(noisy.sigmas[0]):.2g}, from coarse to fine, it removes {', '.join(f'{100 * float(v):.0f}' for v in skill[0, c])} % of the error of F = 0 in channel {c}; the best linear answer {', '.join(f'{100 * float(v):.0f}' for v in linear[0, c])} %"
-    panel = Panel("At which scale does it know anything?", f"Does the finest scale get through? {'No' if closed.any() else 'Yes'}.", [Curve("D", f, skill[0, c], "ours"), Curve("Wiener, band by band", f, linear[0, c], "wiener"), Curve("F = 0", f, [0.] * 4, "null")], xlabel="spatial frequency (cycles a pixel)", ylabel="1 - error / error of F = 0", xscale="linear")
-    if closed.any(): yield Finding("bottleneck", "high", .93, "The finest scale does not get through the network: there it does no better than a network that says nothing, while it works at coarser ones.", [told], "Give the network a path at full resolution: a skip connection from its first layer to its last.", [panel])
+    told = (f"at sigma {float(noisy.sigmas[0]):.2g}, from coarse to fine, it removes "
+            f"{', '.join(f'{100 * float(v):.0f}' for v in skill[0, c])} % of the error of F = 0 in channel {c}; the "
+            f"best linear answer {', '.join(f'{100 * float(v):.0f}' for v in linear[0, c])} %")
+    panel = Panel("At which scale does it know anything?", f"Does the finest scale get through? "
+                  f"{'No' if closed.any() else 'Yes'}.", [Curve("D", f, skill[0, c], "ours"),
+                                                          Curve("Wiener, band by band", f, linear[0, c], "wiener"),
+                                                          Curve("F = 0", f, [0.] * 4, "null")],
+                  xlabel="spatial frequency (cycles a pixel)", ylabel="1 - error / error of F = 0", xscale="linear")
+    if closed.any():
+        yield Finding("bottleneck", "high", .93,
+                      "The finest scale does not get through the network: there it does no " "better than a network "
+                      "that says nothing, while it works at coarser ones.", [told],
+                       "Give the network a path at full resolution: a skip connection from its first layer to its last.", [panel])
     else: yield Note(f"scales: {told}", [panel])

@@ -13,7 +13,7 @@ from torch import Tensor
 # %% ../../nbs/53fc_model_checks.images.ipynb #22e09a11
 from ..diagnosis.findings import Finding, Note
 from ..plot import Curve, Panel
-from .context import Measured, Noisy, by_group, live, paired
+from .context import Measurements, Noisy, by_group, model_check, paired
 
 # %% ../../nbs/53fc_model_checks.images.ipynb #90789ce6
 def roughness(
@@ -26,8 +26,8 @@ def roughness(
     return torch.where(busy, step / (2 * v.var((2, 3), correction=0)).clamp_min(1e-300), torch.nan)
 
 # %% ../../nbs/53fc_model_checks.images.ipynb #dc3b8d2a
-@live()
-def white_noise_rows(s, m: Measured): # the subject, and what is measured of it
+@model_check()
+def white_noise_rows(s, m: Measurements): # the subject, and what is measured of it
     "Are rows of the training or held-out set white noise where the others are pictures?"
     sets = {"held-out rows": s.data.x0} | ({} if s.train is None else {"training rows": s.train.x0})
     if s.data[:1].x0.ndim != 4: return
@@ -37,8 +37,13 @@ def white_noise_rows(s, m: Measured): # the subject, and what is measured of it
         for c in range(r.shape[1]):
             bad, seen = int((r[:, c] > .8).sum()), int(some[c])
             if seen < 20 or usual[c] > .4 or bad < max(3, .005 * seen): continue
-            yield Finding("corrupt_rows", "critical" if bad > .1 * seen else "high", .97, f"{100 * bad / seen:.2g} % of the {name} are noise in channel {c}: their pixels know nothing of their neighbours.",
-                          [f"step between neighbours over twice the variance: above .8 in {bad} of {seen} rows, {float(usual[c]):.2g} in the usual one", f"the first of them: rows {', '.join(map(str, (r[:, c] > .8).nonzero()[:6, 0].tolist()))}"], "Read these rows again from their files; write a cache whole, under another name, and rename it.")
+            yield Finding("corrupt_rows", "critical" if bad > .1 * seen else "high", .97,
+                           f"{100 * bad / seen:.2g} % of the {name} are noise in channel {c}: their pixels know "
+                          f"nothing of their neighbours.", [f"step between neighbours over twice the variance: above "
+                                                            f".8 in {bad} of {seen} rows, {float(usual[c]):.2g} in "
+                                                            f"the usual one",
+                                                             f"the first of them: rows "
+                                                            f"{', '.join(map(str, (r[:, c] > .8).nonzero()[:6, 0].tolist()))}"], "Read these rows again from their files; write a cache whole, under another name, and rename it.")
             return
     yield Note("no row is white noise: neighbouring pixels agree")
 
@@ -48,7 +53,9 @@ def shift_of(
     b: Float[Tensor, "n h w"], # maps
 ) -> tuple[tuple[int, int], Tensor, Tensor]: # shift (down, right) that b needs; correlation of each row there, and where b is; sign so that the first is positive in the mean
     "The peak of the circular cross-correlation, mean over the rows."
-    def unit(v): return (v := v.double() - v.double().mean((1, 2), keepdim=True)) / v.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-12)
+    def unit(v):
+        return ((v := v.double() - v.double().mean((1, 2), keepdim=True))
+                / v.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-12))
     h, w = a.shape[1:]
     C = torch.fft.ifft2(torch.fft.fft2(unit(a)) * torch.fft.fft2(unit(b)).conj()).real / (h * w)
     at = int(C.mean(0).abs().argmax())
@@ -58,25 +65,32 @@ def shift_of(
 # %% ../../nbs/53fc_model_checks.images.ipynb #fa494e87
 def _maps(s): # keys of the conditions that are maps as large as the images
     x = s.data[:1].x0
-    return [k for k, v in (s.data[:1].cond or {}).items() if x.ndim == 4 and v.ndim == 4 and v.is_floating_point() and v.shape[2:] == x.shape[2:]]
+    return [k for k, v in (s.data[:1].cond or {}).items() if x.ndim == 4 and v.ndim == 4 and v.is_floating_point()
+            and v.shape[2:] == x.shape[2:]]
 
 # %% ../../nbs/53fc_model_checks.images.ipynb #580c64f9
 def _off(s, h): return max(map(abs, s)) >= max(2, h // 32) # pixels that matter
 
 # %% ../../nbs/53fc_model_checks.images.ipynb #1abaa9bc
-@live()
-def map_alignment(s, m: Measured):
+@model_check()
+def map_alignment(s, m: Measurements):
     "Does each map among the conditions lie on its image?"
     for key in _maps(s):
         x0, maps = m.held.x0, m.held.rows.cond[key]
         if not maps.isfinite().all(): continue
         fits = [(shift_of(x0[:, c], maps[:, k]), c) for c in range(x0.shape[1]) for k in range(maps.shape[1])]
         (at, there, here), c = max(fits, key=lambda f: float(f[0][1].mean()))
-        gain, agree = paired(there, here), float((by_group(there - here, m.groups()) > 0).double().mean())       # of the rows, and of the heads
-        told = f"correlation with channel {c}: {float(here.mean()):.3f} as it is, {float(there.mean()):.3f} moved by {at[0]} down and {at[1]} right"
+        # of the rows, and of the heads
+        gain, agree = paired(there, here), float((by_group(there - here, m.groups()) > 0).double().mean())
+        told = (f"correlation with channel {c}: {float(here.mean()):.3f} as it is, {float(there.mean()):.3f} moved by "
+                f"{at[0]} down and {at[1]} right")
         if there.mean() < .2: yield Note(f"{key} does not resemble the data: {told}")
         elif _off(at, x0.shape[2]) and float(gain.mean) > .02 and gain.z > m.z(x0[0, 0].numel()) and agree > .7:
-            yield Finding("condition_misplaced", "high", .95, f"The {key} does not lie on the data: it is off by {-at[0]} pixels down and {-at[1]} right.", [told, f"gain {float(gain.z):.0f} standard errors, in {100 * agree:.0f} % of the {'rows' if s.groups is None else 'heads'}"], "Cut, turn and crop maps and images by one and the same function.")
+            yield Finding("condition_misplaced", "high", .95, f"The {key} does not lie on the data: it is off by "
+                          f"{-at[0]} pixels down and {-at[1]} right.",
+                          [told, f"gain {float(gain.z):.0f} standard errors, in {100 * agree:.0f} % of the "
+                           f"{'rows' if s.groups is None else 'heads'}"], "Cut, turn and crop maps and images by one "
+                          "and the same function.")
         else: yield Note(f"{key} lies on the data: {told}")
 
 # %% ../../nbs/53fc_model_checks.images.ipynb #556479a6
@@ -90,7 +104,8 @@ def best_roll(
     wide, fine, at = max(1, h // 16), max(1, h // 32), (0, 0)
     def errors(s): return noisy.errors(D, noisy.cond | {key: noisy.cond[key].roll(s, (2, 3))})[0]
     tried = {(0, 0): errors((0, 0))}
-    for axis, grid in [(a, range(-(h // 2), h // 2 + 1, wide)) for a in (0, 1, 0, 1)] + [(a, (-fine, fine)) for a in (0, 1, 0, 1)]:
+    for axis, grid in [(a, range(-(h // 2), h // 2 + 1, wide))
+                       for a in (0, 1, 0, 1)] + [(a, (-fine, fine)) for a in (0, 1, 0, 1)]:
         for g in grid:
             s = tuple(v if i != axis else g if len(grid) > 2 else v + g for i, v in enumerate(at))
             if s not in tried: tried[s] = errors(s)
@@ -98,8 +113,8 @@ def best_roll(
     return at, tried[at]
 
 # %% ../../nbs/53fc_model_checks.images.ipynb #12ab104d
-@live()
-def map_offset(s, m: Measured):
+@model_check()
+def map_offset(s, m: Measurements):
     "Would the denoiser rather have its map elsewhere?"
     level = m.sigmas[(m.sigmas / m.sigma_data - 2).abs().argmin()][None]
     for key in _maps(s):
@@ -108,6 +123,12 @@ def map_offset(s, m: Measured):
         at, there = best_roll(s.D, noisy, key)
         here = noisy.errors(s.D, noisy.cond | {key: noisy.cond[key].roll((0, 0), (2, 3))})[0]
         gain = paired(here, there)
-        share, told = float(gain.mean / here.mean()), f"moved by {at[0]} down and {at[1]} right it errs {100 * float(gain.mean / here.mean()):.2g} % less at sigma {float(level):.2g} ({float(gain.z):.1f} standard errors)"
-        if _off(at, noisy.x0.shape[2]) and share > .03 and gain.z > m.z(64): yield Finding("condition_misplaced", "high" if share > .1 else "medium", .93, f"The network did not learn the {key} where it now gets it: it is off by {-at[0]} pixels down and {-at[1]} right.", [f"the {key} {told}"], "Compare the map that enters the network in training with the one in use, pixel by pixel.")
+        share, told = (float(gain.mean / here.mean()), f"moved by {at[0]} down and {at[1]} right it errs "
+                       f"{100 * float(gain.mean / here.mean()):.2g} % less at sigma {float(level):.2g} "
+                       f"({float(gain.z):.1f} standard errors)")
+        if _off(at, noisy.x0.shape[2]) and share > .03 and gain.z > m.z(64):
+            yield Finding("condition_misplaced", "high" if share > .1 else "medium", .93,
+                           f"The network did not learn the {key} where it now gets it: it is off by {-at[0]} pixels "
+                          f"down and {-at[1]} right.", [f"the {key} {told}"],
+                          "Compare the map that enters the network in training with the one in use, pixel by pixel.")
         else: yield Note(f"the {key} is where the network learnt it: {told}")

@@ -22,7 +22,7 @@ from ..diagnosis.findings import Finding, Note, Unknown
 from ..diffusion.noise import Isotropic, NoiseModel
 from ..plot import Curve, Panel
 from ..diffusion.precond import coeffs
-from .context import Measured, Noisy, Subject, live, modules_of, paired, untouched
+from .context import Measurements, Noisy, Context, model_check, modules_of, paired, untouched
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #fd0cc22e
 class Probe(Noisy):
@@ -36,12 +36,14 @@ class Probe(Noisy):
         super().__init__(rows, torch.tensor([sigma], dtype=torch.float64), noise, seed)
         self.D, self.sigma, self.now = D, float(sigma), self.x(0)
         skip, out, *_ = (torch.as_tensor(c).double() for c in coeffs(self.sigma, D.sigma_data))
-        self.c_skip, self.c_out = skip.to(self.now).expand(self.now.shape[1:]), float(out.square().mean().sqrt()) # each coordinate has its own, if sigma_data has
+        # each coordinate has its own, if sigma_data has
+        self.c_skip, self.c_out = skip.to(self.now).expand(self.now.shape[1:]), float(out.square().mean().sqrt())
         self.size = float(self.mean(self.now.square()).mean().sqrt())             # rms of x
     def say(self, x=None, sigma=None, cond=..., seed=0, D=None):
         "The answer to the rows as they are, or with something changed; the same random numbers for the same seed."
         D, x = D or self.D, self.now if x is None else x
-        s = torch.full((len(x),), self.sigma, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device) if sigma is None else sigma
+        s = (torch.full((len(x),), self.sigma, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+             if sigma is None else sigma)
         with untouched(D, seed=seed), torch.no_grad(): return D(x, s, self.cond if cond is ... else cond).to(x)
     def apart(self, y, z): # `b`: rms of the difference, in units of F
         return self.mean((y - z).square()).sqrt() / self.c_out
@@ -51,12 +53,12 @@ class Probe(Noisy):
         return max(1e-3, 10 * float(self.apart(self.say(shaken), self.say()).square().mean().sqrt()))
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #8de4f97e
-def _near(m: Measured, sigma: float) -> float:
+def _near(m: Measurements, sigma: float) -> float:
     "The level, or the nearest that the denoiser is promised."
     return float(min(max(sigma, m.sigmas[0]), m.sigmas[-1]))
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #ff5a9021
-def _probe(m: Measured, ratio: float = 1., rows: int = 64) -> Probe:
+def _probe(m: Measurements, ratio: float = 1., rows: int = 64) -> Probe:
     "A probe at a multiple of sigma_data."
     return Probe(m.s.D, m.part(m.s.data)[:rows], _near(m, ratio * m.sigma_data), m.s.noise, m.seed)
 
@@ -69,18 +71,27 @@ def randomized(
 ) -> list[str]: # "net.drop: Dropout(p=0.1)"
     "The modules that draw dropout or take batch statistics in the mode they are in."
     kinds = (torch.nn.modules.dropout._DropoutNd, torch.nn.modules.batchnorm._NormBase)
-    def on(o): return isinstance(o, kinds) and (o.training and getattr(o, "p", 1) > 0 or getattr(o, "track_running_stats", True) is False and isinstance(o, torch.nn.modules.batchnorm._BatchNorm))
+    def on(o):
+        return isinstance(o, kinds) and (o.training and getattr(o, "p", 1) > 0
+                                         or getattr(o, "track_running_stats", True) is False
+                                         and isinstance(o, torch.nn.modules.batchnorm._BatchNorm))
     return [f"{k or 'the module itself'}: {o}" for m in modules_of(*things) for k, o in m.named_modules() if on(o)]
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #5d0cbd27
-@live()
+@model_check()
 def deterministic(s, m):
     "Does the denoiser give the same answer twice?"
     p, on = _probe(m), randomized(s.D)
     d, tol = _rms(p.apart(p.say(seed=1), p.say(seed=2))), p.tolerance()
-    ev = [f"two calls with the same input differ by {d:.2g} in units of F at sigma {p.sigma:.3g}; rounding would be below {tol:.1g}"]
-    if not d <= tol: yield Finding("dropout_at_eval", "high" if d > .03 else "medium", .97, "The denoiser is random: the same input gets another answer at each call.",
-        ev + [f"in training mode: {', '.join(on[:4])}" if on else "no module is in training mode: look for dropout or sampling inside forward"], "Call D.eval() on the copy that samples and on the one that is judged; self-conditioning and augmentation belong to the training step.")
+    ev = [f"two calls with the same input differ by {d:.2g} in units of F at sigma {p.sigma:.3g}; rounding would be "
+          f"below {tol:.1g}"]
+    if not d <= tol:
+        yield Finding("dropout_at_eval", "high" if d > .03 else "medium", .97,
+                      "The denoiser is random: the same input gets another answer at each call.",
+                      ev + [f"in training mode: {', '.join(on[:4])}" if on
+                            else "no module is in training mode: look for dropout or sampling inside forward"],
+                       "Call D.eval() on the copy that samples and on the one that is judged; self-conditioning and "
+                      "augmentation belong to the training step.")
     else: yield Note(f"the same input gets the same answer (to {d:.1g} of F)")
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #ddb0e8fb
@@ -89,36 +100,53 @@ def neighbours(
 ) -> tuple[float, float]: # change of the first half's answers when the second half's data change, when its levels change; units of F
     "What the first half of a batch knows of the second."
     h, other = len(p.now) // 2, p.now.clone()
-    other[h:] = p.valid(-2 * p.now.flip(0)[:len(p.now) - h]) if p.mask is None else torch.where(p.mask[h:].reshape(*p.mask[h:].shape, *(1,) * (p.now.ndim - 2)), -2 * p.now[h:].flip(0), 0)
-    def swap(k, v): return torch.cat([v[:h], v[h:].flip(0)]) if isinstance(v, Tensor) and v.ndim and len(v) == len(other) and k != "mask" else v
+    other[h:] = (p.valid(-2 * p.now.flip(0)[:len(p.now) - h]) if p.mask is None
+                 else torch.where(p.mask[h:].reshape(*p.mask[h:].shape, *(1,) * (p.now.ndim - 2)),
+                                  -2 * p.now[h:].flip(0), 0))
+    def swap(k, v):
+        return (torch.cat([v[:h], v[h:].flip(0)]) if isinstance(v, Tensor) and v.ndim and len(v) == len(other)
+                and k != "mask" else v)
     cond = p.cond and {k: swap(k, v) for k, v in p.cond.items()}
     s = torch.full((len(other),), p.sigma, dtype=torch.promote_types(other.dtype, torch.float32), device=other.device)
-    s2 = s.clone(); s2[h:] *= 2
+    s2 = s.clone()
+    s2[h:] *= 2
     now = p.say()
     return tuple(_rms(p.apart(y, now)[:h]) for y in (p.say(other, cond=cond), p.say(sigma=s2)))
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #197e43a5
-@live()
+@model_check()
 def batch_independence(s, m):
     "Do the samples of a batch see each other, or each other's levels?"
     p, on = _probe(m), randomized(s.D)
     (data, level), tol = neighbours(p), p.tolerance()
-    if not data <= tol: yield Finding("batch_leak", "critical" if data > .1 else "high", .97, "Samples of a batch see each other: a sample's answer depends on its neighbours.",
-        [f"with other neighbours the answers change by {data:.2g} in units of F (sigma {p.sigma:.3g}); rounding would be below {tol:.1g}", *on[:3]],
-        "Look for batch norm in training mode, attention or a mean over the batch axis, a reshape that mixes batch and points." if not on else "Call eval(), or replace batch norm by group or layer norm.")
-    elif not level <= tol: yield Finding("c_noise_wrong", "critical", .97, "A sample is told the level of another sample of its batch.", [f"another level for the neighbours changes the answers by {level:.2g} in units of F"], "Follow sigma from the batch to c_noise: it is rolled, shuffled, averaged, or taken from one row for all.")
+    if not data <= tol:
+        yield Finding("batch_leak", "critical" if data > .1 else "high", .97,
+                      "Samples of a batch see each other: a sample's answer depends on its neighbours.",
+                      [f"with other neighbours the answers change by {data:.2g} in units of F (sigma {p.sigma:.3g}); "
+                       f"rounding would be below {tol:.1g}", *on[:3]], "Look for batch norm in training mode, "
+                      "attention or a mean over the batch axis, a reshape that mixes batch and points." if not on
+                      else "Call eval(), or replace batch norm by group or layer norm.")
+    elif not level <= tol:
+        yield Finding("c_noise_wrong", "critical", .97, "A sample is told the level of another sample of its batch.",
+                      [f"another level for the neighbours changes the answers by {level:.2g} in units of F"],
+                       "Follow sigma from the batch to c_noise: it is rolled, shuffled, averaged, or taken from one row for all.")
     else: yield Note(f"samples of a batch do not see each other (to {max(data, level):.1g} of F)")
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #36abafc2
-@live()
+@model_check()
 def scalar_or_vector_sigma(s, m):
     "Does a number as sigma mean the same as a vector of it?"
     p = _probe(m)
     try: d = _rms(p.apart(p.say(sigma=p.sigma), p.say()))
     except Exception as e:
-        yield Unknown(f"the denoiser takes a vector of levels only: {type(e).__name__}: {e}", "let it take a number too (core.sigma_like): samplers pass numbers")
+        yield Unknown(f"the denoiser takes a vector of levels only: {type(e).__name__}: {e}",
+                      "let it take a number too (core.sigma_like): samplers pass numbers")
         return
-    if not d <= p.tolerance(): yield Finding("c_noise_wrong", "high", .97, "A number as sigma gives another answer than a vector of the same number.", [f"they differ by {d:.2g} in units of F at sigma {p.sigma:.3g}"], "Line sigma up with the batch axis once, at the entrance (core.sigma_like).")
+    if not d <= p.tolerance():
+        yield Finding("c_noise_wrong", "high", .97,
+                      "A number as sigma gives another answer than a vector of the same number.",
+                      [f"they differ by {d:.2g} in units of F at sigma {p.sigma:.3g}"],
+                      "Line sigma up with the batch axis once, at the entrance (core.sigma_like).")
     else: yield Note(f"a number and a vector of levels agree (to {d:.1g} of F)")
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #1ff10883
@@ -127,33 +155,47 @@ def padding(
 ) -> dict[str, float]: # alone, masks, garbage: change of the answers in units of F
     "What the answers know of padded rows."
     h, mask, now = len(p.now) // 2, p.mask, p.say()
-    def per_point(v): return isinstance(v, Tensor) and v.ndim >= 2 and v.shape[:2] == mask.shape and v.dtype.is_floating_point
+    def per_point(v):
+        return isinstance(v, Tensor) and v.ndim >= 2 and v.shape[:2] == mask.shape and v.dtype.is_floating_point
     def spread(m): return m.reshape(*m.shape, *(1,) * (p.now.ndim - 2))
-    def junk(v): return torch.where(mask.reshape(*mask.shape, *(1,) * (v.ndim - 2)), v, 3 * torch.randn(v.shape, generator=rng(p.seed, "junk")).to(v))
+    def junk(v):
+        return torch.where(mask.reshape(*mask.shape, *(1,) * (v.ndim - 2)), v,
+                           3 * torch.randn(v.shape, generator=rng(p.seed, "junk")).to(v))
     garbage = p.valid(p.say(junk(p.now), cond={k: junk(v) if per_point(v) else v for k, v in p.cond.items()}))
     full = torch.cat([mask[:h], torch.ones_like(mask[h:])])
     filled = torch.where(spread(full), junk(p.now), 0)
     masks = p.say(filled, cond={**p.cond, "mask": full})
     alone = []
     for i in range(min(8, len(p.now))):
-        one = slice(i, i + 1); keep = mask[i]
-        cond = {k: v[one][:, keep] if per_point(v) or k == "mask" else v[one] if isinstance(v, Tensor) and v.ndim and len(v) == len(mask) else v for k, v in p.cond.items()}
+        one = slice(i, i + 1)
+        keep = mask[i]
+        cond = {k: v[one][:, keep] if per_point(v) or k == "mask" else v[one] if isinstance(v, Tensor) and v.ndim
+                and len(v) == len(mask) else v for k, v in p.cond.items()}
         y = p.say(p.now[one][:, keep], cond=cond)
         alone.append((y - now[one][:, keep]).square().mean())
-    return dict(alone=float(torch.stack(alone).mean().sqrt()) / p.c_out, masks=_rms(p.apart(masks, now)[:h]), garbage=_rms(p.apart(garbage, now)))
+    return dict(alone=float(torch.stack(alone).mean().sqrt()) / p.c_out, masks=_rms(p.apart(masks, now)[:h]),
+                garbage=_rms(p.apart(garbage, now)))
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #12734247
-@live()
+@model_check()
 def padding_invariance(s, m):
     "Do padded rows, or the sizes of other sets, change an answer?"
     if s.data.mask is None or bool(s.data.mask.all()): return
     p = _probe(m)
     d, tol = padding(p), p.tolerance()
-    ev = [f"change of the answers in units of F: {d['alone']:.2g} when a set is alone and not padded, {d['masks']:.2g} when its neighbours have other masks, {d['garbage']:.2g} with garbage in padded rows; rounding would be below {tol:.1g}"]
+    ev = [f"change of the answers in units of F: {d['alone']:.2g} when a set is alone and not padded, "
+          f"{d['masks']:.2g} when its neighbours have other masks, {d['garbage']:.2g} with garbage in padded rows; "
+          f"rounding would be below {tol:.1g}"]
     worst = max(d["alone"], d["masks"])
-    if not worst <= tol: yield Finding("padding_leak", "critical" if worst > .05 else "high", .97, "The answer for a set depends on its padding" + (" and on the sizes of the other sets in the batch." if not d["masks"] <= tol else "."), ev,
-        "Hand the mask to every block: keys of attention, every mean, maximum and norm over points; check that masks are repeated for heads in the order of the batch.")
-    elif not d["garbage"] <= tol: yield Finding("padding_leak", "low", .9, "The answer is right only as long as padded rows are zero.", ev, "Set padded rows to zero at the entrance of the network, or mask them.")
+    if not worst <= tol:
+        yield Finding("padding_leak", "critical" if worst > .05 else "high", .97,
+                      "The answer for a set depends on its padding"
+                      + (" and on the sizes of the other sets in the batch." if not d["masks"] <= tol else "."), ev,
+                       "Hand the mask to every block: keys of attention, every mean, maximum and norm over points; "
+                      "check that masks are repeated for heads in the order of the batch.")
+    elif not d["garbage"] <= tol:
+        yield Finding("padding_leak", "low", .9, "The answer is right only as long as padded rows are zero.", ev,
+                      "Set padded rows to zero at the entrance of the network, or mask them.")
     else: yield Note(f"padding does not matter: a set alone gets the same answer (to {worst:.1g} of F)")
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #192c6b59
@@ -175,21 +217,29 @@ def bad_share(
     return bad, zero
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #bb7655c4
-@live()
+@model_check()
 def finite(s, m):
     "Are the answers finite at every level that training or sampling visits?"
-    levels = m.sigmas.tolist() + ([] if s.sigma_dist is None else s.sigma_dist.icdf(torch.tensor([1e-4, 1 - 1e-4])).tolist()) + ([] if s.schedule is None else s.schedule[s.schedule > 0].tolist())
+    levels = (m.sigmas.tolist() + ([] if s.sigma_dist is None
+                                   else s.sigma_dist.icdf(torch.tensor([1e-4, 1 - 1e-4])).tolist())
+              + ([] if s.schedule is None else s.schedule[s.schedule > 0].tolist()))
     levels = sorted({float(v) for v in levels if math.isfinite(v)})
     levels = levels if len(levels) <= 40 else [levels[i * (len(levels) - 1) // 39] for i in range(40)]
     held = Noisy(m.part(s.data)[:32], m.sigmas, s.noise)
     bad, zero = bad_share(s.D, held.x0, levels, held.cond, m.seed)
     hit, hid = bad > 0, zero > zero.nan_to_num(1.).min() + .5
-    panel = Panel("Where do the numbers break?", "Are the answers finite at every level? No.", [Curve("not finite", levels, bad.nan_to_num(), "ours"), Curve("exactly 0", levels, zero.nan_to_num(), "other")], ylabel="share of the values")
+    panel = Panel("Where do the numbers break?", "Are the answers finite at every level? No.",
+                  [Curve("not finite", levels, bad.nan_to_num(), "ours"),
+                   Curve("exactly 0", levels, zero.nan_to_num(), "other")], ylabel="share of the values")
     for at, what in ((hit, "not finite"), (hid, "exactly 0, where another level has other values")):
         if not at.any(): continue
         which = [v for v, a in zip(levels, at.tolist()) if a]
-        yield Finding("overflow", "critical", .98, f"The answers are {what} at {len(which)} of {len(levels)} levels that training or sampling visits.", [f"from sigma {which[0]:.4g} to {which[-1]:.4g}; largest share {float(torch.maximum(bad.nan_to_num(), zero.nan_to_num())[at].max()):.2g}", "the largest number of half precision is 65504: sigma^2 passes it at sigma = 256"],
-            "Keep sigma, the coefficients and the loss in float32; let only the network run in half precision.", [panel])
+        yield Finding("overflow", "critical", .98, f"The answers are {what} at {len(which)} of {len(levels)} levels "
+                      f"that training or sampling visits.",
+                      [f"from sigma {which[0]:.4g} to {which[-1]:.4g}; largest share "
+                       f"{float(torch.maximum(bad.nan_to_num(), zero.nan_to_num())[at].max()):.2g}",
+                       "the largest number of half precision is 65504: sigma^2 passes it at sigma = 256"],
+                       "Keep sigma, the coefficients and the loss in float32; let only the network run in half precision.", [panel])
         return
     yield Note(f"answers are finite from sigma {levels[0]:.2g} to {levels[-1]:.3g}")
 
@@ -205,7 +255,8 @@ def reach(
     def at(v): return torch.where(moved, where * (v * p.size), p.now)
     y = [p.say(at(float(v))) for v in a]
     slopes = 0., p.c_skip, 1., 1 / (1 + p.sigma**2)
-    return a, torch.tensor([[_rms(p.apart(v - k * where * (p.size / 4), u)) for k in slopes] for u, v in zip(y, y[1:])], dtype=torch.float64)
+    return a, torch.tensor([[_rms(p.apart(v - k * where * (p.size / 4), u)) for k in slopes]
+                            for u, v in zip(y, y[1:])], dtype=torch.float64)
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #4940142e
 def deaf_beyond(
@@ -219,7 +270,7 @@ def deaf_beyond(
     return None if tail.max() < 2 else float(a[len(change) - int(tail.max())])
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #e3e63a85
-@live()
+@model_check()
 def clipped_input(s, m):
     "Does the denoiser hear coordinates that are far out?"
     top = _near(m, 10 * m.sigma_data)
@@ -227,15 +278,23 @@ def clipped_input(s, m):
     probes = [_probe(m, v / m.sigma_data) for v in (top, top / 2)]
     bounds = [deaf_beyond(*reach(p)) for p in probes]
     if None in bounds:
-        yield Note(f"the input is not clipped: the answer follows coordinates out to {3 * probes[0].size:.3g} at sigma {top:.3g}")
+        yield Note(f"the input is not clipped: the answer follows coordinates out to {3 * probes[0].size:.3g} at "
+                   f"sigma {top:.3g}")
         return
     a, change = reach(probes[0])
     lim = [b * p.size for b, p in zip(bounds, probes)]
     cut = math.erfc(bounds[0] / 2**.5)
-    yield Finding("input_clamped", "critical" if cut > .05 else "high", .97, f"The noisy input is clipped: at sigma {top:.3g} nothing beyond {lim[0]:.3g} reaches the network.",
-        [f"the answer is exactly unchanged when coordinates move beyond {b:.3g} times the rms of x, that is {v:.3g} data units, at sigma {p.sigma:.3g} (to .25 rms)" for b, v, p in zip(bounds, lim, probes)] + [f"{100 * cut:.0f} % of the coordinates of x lie there"],
-        "Clip clean data or final samples if you must; never x, which has to be as large as the noise.",
-        [Panel("Is the input clipped?", f"Is the input clipped? Yes: the answer stops following beyond {lim[0]:.3g}.", [Curve("change of the answer", (a[:-1] + .125) * probes[0].size, change[:, 0], "ours")], xlabel="place of half of the coordinates (data units)", ylabel="change, units of F", xscale="linear")])
+    yield Finding("input_clamped", "critical" if cut > .05 else "high", .97, f"The noisy input is clipped: at sigma "
+                  f"{top:.3g} nothing beyond {lim[0]:.3g} reaches the network.",
+                  [f"the answer is exactly unchanged when coordinates move beyond {b:.3g} times the rms of x, that is "
+                   f"{v:.3g} data units, at sigma {p.sigma:.3g} (to .25 rms)"
+                   for b, v, p in zip(bounds, lim, probes)] + [f"{100 * cut:.0f} % of the coordinates of x lie there"],
+                  "Clip clean data or final samples if you must; never x, which has to be as large as the noise.",
+                  [Panel("Is the input clipped?", f"Is the input clipped? Yes: the answer stops following beyond "
+                         f"{lim[0]:.3g}.", [Curve("change of the answer", (a[:-1] + .125)
+                                                  * probes[0].size, change[:, 0], "ours")],
+                         xlabel="place of half of the coordinates (data units)", ylabel="change, units of F",
+                         xscale="linear")])
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #c6876f81
 def jacobian(
@@ -247,11 +306,14 @@ def jacobian(
     "The derivative of the answer along directions of the input, by central differences."
     live_ = p.valid(torch.ones_like(p.now))[i].flatten().bool()
     d = int(live_.sum())
-    U = torch.eye(d, dtype=torch.float64) if d <= most else torch.linalg.qr(torch.randn(d, most, generator=rng(p.seed, "directions"), dtype=torch.float64))[0]
+    U = (torch.eye(d, dtype=torch.float64) if d <= most
+         else torch.linalg.qr(torch.randn(d, most, generator=rng(p.seed, "directions"), dtype=torch.float64))[0])
     steps = torch.zeros(U.shape[1], len(live_), dtype=p.now.dtype, device=p.now.device)
     steps[:, live_] = (h * p.size * U.T).to(steps)
     x = p.now[i] + torch.cat([steps, -steps]).reshape(-1, *p.now.shape[1:])
-    def same(v): return v[i:i + 1].expand(len(x), *v.shape[1:]) if isinstance(v, Tensor) and v.ndim and len(v) == len(p.now) else v
+    def same(v):
+        return (v[i:i + 1].expand(len(x), *v.shape[1:]) if isinstance(v, Tensor) and v.ndim
+                and len(v) == len(p.now) else v)
     y = p.say(x, cond=p.cond and {k: same(v) for k, v in p.cond.items()}).flatten(1)[:, live_].double().cpu()
     up, down = y.chunk(2)
     return (up - down).T / (2 * h * p.size), U
@@ -267,11 +329,12 @@ def open_rank(
         J, U = jacobian(p, i)
         slopes = p.c_skip.cpu()[on[i]].double()[:, None], 1., 1 / (1 + p.sigma**2)
         sv = torch.stack([torch.linalg.svdvals(J - k * U) for k in slopes])
-        ranks.append((int((sv > 2e-3 * sv[:, :1]).sum(1).min()) if sv[0, 0] > .02 * p.c_out / p.size else U.shape[1], U.shape[1]))
+        ranks.append((int((sv > 2e-3 * sv[:, :1]).sum(1).min()) if sv[0, 0] > .02 * p.c_out / p.size else U.shape[1],
+                      U.shape[1]))
     return sorted(ranks, key=lambda r: r[0] / r[1])[len(ranks) // 2]
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #e88e0b46
-@live()
+@model_check()
 def rank_bottleneck(s, m):
     "Can the network pass on all that its input holds?"
     probes = [_probe(m, r, 8) for r in (.5, 1.)]
@@ -279,8 +342,12 @@ def rank_bottleneck(s, m):
     sets = probes[0].now.ndim == 3
     if all(2 * r < n + (not sets) for r, n in ranks):
         r, n = ranks[0]
-        yield Finding("bottleneck", "high", .95, f"The network passes {r} of the {n} directions of its input that were tried: no training can make it remove noise in the others.", [f"rank of the derivative of F: {r} of {n} at sigma {p.sigma:.3g}; the other singular values are below 1/500 of the largest" for (r, n), p in zip(ranks, probes)],
-            "Let the full resolution through: a skip connection from input to output, inner layers at least as wide as the data.")
+        yield Finding("bottleneck", "high", .95, f"The network passes {r} of the {n} directions of its input that "
+                      f"were tried: no training can make it remove noise in the others.",
+                      [f"rank of the derivative of F: {r} of {n} at sigma {p.sigma:.3g}; the other singular values "
+                       f"are below 1/500 of the largest" for (r, n), p in zip(ranks, probes)],
+                       "Let the full resolution through: a skip connection from input to output, inner layers at "
+                      "least as wide as the data.")
     else: yield Note(f"the network passes {ranks[0][0]} of {ranks[0][1]} directions at sigma {probes[0].sigma:.2g}")
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #51e1c260
@@ -307,7 +374,7 @@ def told_gain(
         try: return noisy.errors(told(float(a)))
         except LabError: return torch.full((len(noisy.sigmas), len(noisy.x0)), math.inf, dtype=torch.float64)
     one = int((factors - 1).abs().argmin())
-    err = {i: error(factors[i]) for i in range(one % 2, len(factors), 2)}   # every other one, then those beside the best
+    err = {i: error(factors[i]) for i in range(one % 2, len(factors), 2)} # every other one, then those beside the best
     def worst(i): return float((err[i][..., :h].mean(-1) / err[one][..., :h].mean(-1)).log().mean())
     best = min(err, key=worst)
     err |= {i: error(factors[i]) for i in (best - 1, best + 1) if 0 <= i < len(factors) and i not in err}
@@ -323,18 +390,23 @@ def told_gain(
 # %% ../../nbs/53e_model_checks.numerics.ipynb #026ef592
 def _told_levels(s, m):
     "Five levels in the bulk of what was trained."
-    if s.sigma_dist is not None: return torch.as_tensor(s.sigma_dist.icdf(torch.tensor([.1, .3, .5, .7, .9], dtype=torch.float64)))
+    if s.sigma_dist is not None:
+        return torch.as_tensor(s.sigma_dist.icdf(torch.tensor([.1, .3, .5, .7, .9], dtype=torch.float64)))
     return torch.tensor([_near(m, r * m.sigma_data) for r in (.25, .5, 1., 2., 4.)], dtype=torch.float64).unique()
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #34f7661a
-def _told_ways(s: Subject, m: Measured, noisy: Noisy) -> list[tuple]: # (mean gain, who is told, factor, gains, z, gains of own factors), best first
+# (mean gain, who is told, factor, gains, z, gains of own factors), best first
+def _told_ways(s: Context, m: Measurements, noisy: Noisy) -> list[tuple]:
     "What telling another level to the network, or to the whole denoiser, would gain."
     c_out = coeffs(noisy.sigmas, m.sigma_data)[1]
     if len(noisy.x0) < 64 or bool((noisy.errors(s.D).mean(1) > .9 * c_out**2).all()): return []         # nothing learnt, nothing to gain
     fits = .7 < m.sigma_data / float(noisy.mean(noisy.x0.square()).mean().sqrt()) < 1.4
     ways = []
-    if retold(s.D, 1.) is not None: ways.append(("the network", lambda a: retold(s.D, a), 2.**torch.arange(-6, 6.5, .5).double()))
-    if fits: ways.append(("the denoiser", lambda a: lambda x, sigma, cond=None: s.D(x, a * torch.as_tensor(sigma), cond), 2.**torch.arange(-2, 2.5, .5).double()))
+    if retold(s.D, 1.) is not None:
+        ways.append(("the network", lambda a: retold(s.D, a), 2.**torch.arange(-6, 6.5, .5).double()))
+    if fits:
+        ways.append(("the denoiser", lambda a: lambda x, sigma, cond=None: s.D(x, a * torch.as_tensor(sigma), cond),
+                     2.**torch.arange(-2, 2.5, .5).double()))
     got = [(who, *told_gain(told, noisy, f)) for who, told, f in ways]
     return sorted(((float(g.mean()), who, float(a), g, z, own) for who, a, g, z, own in got), key=lambda v: -v[0])
 
@@ -342,7 +414,7 @@ def _told_ways(s: Subject, m: Measured, noisy: Noisy) -> list[tuple]: # (mean ga
 def _list(v, unit="") -> str: return ", ".join(f"{float(x):.3g}{unit}" for x in v)
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #71042071
-@live()
+@model_check()
 def sigma_conditioning(s, m):
     "Would another level, told to the network or to the denoiser, lower the error?"
     rows = m.part(s.data if s.train is None else s.train, 64)
@@ -352,16 +424,34 @@ def sigma_conditioning(s, m):
     total, who, a, g, z, own = got[0]
     many, net = .6 * len(g), who == "the network"
     enough = int(((z > m.z(len(g))) & (g > .1)).sum()) >= (2 if net and total > .1 else many)
-    slight = net and total > .02 and int(((z > 3) & (g > .01)).sum()) >= len(g) - 1 and not (z < -3).any()          # a little, but at every level, or every one but one
+    # a little, but at every level, or every one but one
+    slight = net and total > .02 and int(((z > 3) & (g > .01)).sum()) >= len(g) - 1 and not (z < -3).any()
     if a != 1 and (enough or slight) and not (z < -m.z(len(g))).any():
-        ev = [f"told {a:.3g} sigma, {who} has its error lowered by {_list(100 * g, ' %')} at sigma {_list(noisy.sigmas)}"]
-        if s.feed is not None and not net: yield Note(f"{ev[0]}; how large the noise of training was is read in its batches, not here")
-        elif s.train is None and a > 1 and not net: yield Unknown("is the level wrong, or are the rows unlike those of training?", f"repeat with the training rows: {ev[0]}, held out")
-        elif net: yield Finding("c_noise_wrong", "critical" if enough else "high", .95 if enough else .85, f"The network is told the wrong level: {a:.3g} sigma in place of sigma lowers its error.", ev, "Compute c_noise the same way in training and in use: same logarithm, same unit (sigma_ref), same factor.")
-        else: yield Finding("noise_scale_wrong", "critical", .95, f"The denoiser answers best when it is told {a:.3g} sigma: it was trained with noise of another size than it was told.", ev, "In training, add sigma * eps with eps of unit variance, and tell the same sigma.")
-    elif net and int((own > .3).sum()) >= many: yield Finding("schedule_mismatch" if hasattr(s.D, "levels") else "c_noise_wrong", "critical", .9, "The network is told wrong levels: at most levels another one, though not by one factor, lowers its error by a third or more.",
-        [f"error lowered by {_list(100 * own, ' %')} at sigma {_list(noisy.sigmas)}"], "Use the same table (alpha_bar) and the same embedding of the time in training and in sampling.")
-    else: yield Note(f"the level told is the right one: no other lowers the error at most levels (best factor {a:.2g}, {100 * total:.0f} %)")
+        ev = [f"told {a:.3g} sigma, {who} has its error lowered by {_list(100 * g, ' %')} at sigma "
+              f"{_list(noisy.sigmas)}"]
+        if s.feed is not None and not net:
+            yield Note(f"{ev[0]}; how large the noise of training was is read in its batches, not here")
+        elif s.train is None and a > 1 and not net:
+            yield Unknown("is the level wrong, or are the rows unlike those of training?",
+                          f"repeat with the training rows: {ev[0]}, held out")
+        elif net:
+            yield Finding("c_noise_wrong", "critical" if enough else "high", .95 if enough else .85,
+                          f"The network is told the wrong level: {a:.3g} sigma in place of sigma lowers its error.",
+                          ev, "Compute c_noise the same way in training and in use: same logarithm, same unit "
+                          "(sigma_ref), same factor.")
+        else:
+            yield Finding("noise_scale_wrong", "critical", .95, f"The denoiser answers best when it is told {a:.3g} "
+                          f"sigma: it was trained with noise of another size than it was told.", ev,
+                          "In training, add sigma * eps with eps of unit variance, and tell the same sigma.")
+    elif net and int((own > .3).sum()) >= many:
+        yield Finding("schedule_mismatch" if hasattr(s.D, "levels") else "c_noise_wrong", "critical", .9,
+                       "The network is told wrong levels: at most levels another one, though not by one factor, "
+                      "lowers its error by a third or more.", [f"error lowered by {_list(100 * own, ' %')} at sigma "
+                                                               f"{_list(noisy.sigmas)}"],
+                       "Use the same table (alpha_bar) and the same embedding of the time in training and in sampling.")
+    else:
+        yield Note(f"the level told is the right one: no other lowers the error at most levels (best factor {a:.2g}, "
+                   f"{100 * total:.0f} %)")
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #fe29a392
 def as_drawn(
@@ -383,19 +473,26 @@ def unmoved(
     other = {k: p for m in modules_of(average) for k, p in m.named_parameters()} if average is not None else {}
     still = {k: not p.requires_grad for k, p in named}
     if all(still.values()): still = dict.fromkeys(still, False)                # flags switched off for use say nothing
-    same = {k: k in other and other[k].shape == p.shape and torch.equal(p.detach().cpu(), other[k].detach().cpu()) for k, p in named}
+    same = {k: k in other and other[k].shape == p.shape and torch.equal(p.detach().cpu(), other[k].detach().cpu())
+            for k, p in named}
     if not all(same.values()): still = {k: v or same[k] for k, v in still.items()}
     total, held = sum(p.numel() for _, p in named), [p for k, p in named if still[k]]
     weights = [p for p in held if p.ndim > 1 and p.numel() >= 1024]
-    return sum(p.numel() for p in held) / max(total, 1), sum(p.numel() for p in weights if as_drawn(p)) / max(sum(p.numel() for p in weights), 1)
+    return sum(p.numel() for p in held) / max(total, 1), sum(p.numel() for p in weights
+                                                             if as_drawn(p)) / max(sum(p.numel() for p in weights), 1)
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #344a5b40
-@live()
+@model_check()
 def backbone(s, m):
     "Did the weights move in training?"
     if not modules_of(s.D): return
     share, drawn = unmoved(s.D, s.raw) if s.raw is None else max(unmoved(s.raw, s.D), unmoved(s.D, s.raw))
-    ev = [f"{100 * share:.0f} % of the parameters did not train (frozen, or the same in the average and in the raw weights)", f"{100 * drawn:.0f} % of these weights are as they were at the start (kurtosis 9/5 of a uniform draw, or constant)"]
-    if share > .5 and drawn > .8: yield Finding("frozen_random_backbone", "critical", .95, "Most of the network is frozen at its random initial weights; only a small part trains on top of it.", ev, "Load the pretrained weights before freezing, or train the whole network; check the keys that the loader left out.")
+    ev = [
+          f"{100 * share:.0f} % of the parameters did not train (frozen, or the same in the average and in the raw weights)", f"{100 * drawn:.0f} "
+          f"% of these weights are as they were at the start (kurtosis 9/5 of a uniform draw, or constant)"]
+    if share > .5 and drawn > .8:
+        yield Finding("frozen_random_backbone", "critical", .95, "Most of the network is frozen at its random initial "
+                      "weights; only a small part trains on top of it.", ev, "Load the pretrained weights before "
+                      "freezing, or train the whole network; check the keys that the loader left out.")
     elif share > .5: yield Note(f"{100 * share:.0f} % of the parameters are frozen, at weights that do not look random")
     else: yield Note(f"{100 * (1 - share):.0f} % of the parameters trained")

@@ -14,7 +14,7 @@ from torch import Tensor
 # %% ../../nbs/53ga_model_checks.psnr_range.ipynb #008f905f
 from ..core import randn_like
 from ..diagnosis.findings import Finding, Note, Unknown
-from .context import Measured, live
+from .context import Measurements, model_check
 
 # %% ../../nbs/53ga_model_checks.psnr_range.ipynb #400647f4
 def implied_range(
@@ -36,17 +36,24 @@ def _span(m):
     return float(max(x.max() for x in v)) - float(min(x.min() for x in v))
 
 # %% ../../nbs/53ga_model_checks.psnr_range.ipynb #3032426c
-@live("metric")
-def psnr_range_check(s, m: Measured): # a subject with a metric, and its measurements
+@model_check("metric")
+def psnr_range_check(s, m: Measurements): # a subject with a metric, and its measurements
     "Does the metric assume the range that was declared, and that the data have?"
     y, span = m.part(s.data)[:256].x0, _span(m)
     a, b = (implied_range(s.metric, y, r * span, m.gen("metric", r)) for r in (.02, .1))
     if not (math.isfinite(a) and abs(math.log(a / b)) < .02):
-        yield Unknown("which range does the metric assume?", f"two errors of known size imply {a:.3g} and {b:.3g}: it is no plain PSNR; give its formula"); return
+        yield Unknown("which range does the metric assume?", f"two errors of known size imply {a:.3g} and {b:.3g}: it "
+                      f"is no plain PSNR; give its formula")
+        return
     told, off = s.metric_range, abs(math.log(a / (s.metric_range or a)))
-    ev = [f"two errors of known size: the metric divides by a range of {a:.4g}", f"the data span {span:.4g}" + (f", declared is {told:.4g}" if told else "")]
+    ev = [f"two errors of known size: the metric divides by a range of {a:.4g}",
+          f"the data span {span:.4g}" + (f", declared is {told:.4g}" if told else "")]
     wrong = told if off > .02 else span
     if off > .02 or not .99 * span / 1.5 < a < 1.5 * span:
         dB = 20 * math.log10(wrong / a)
-        yield Finding("metric_range", "high" if abs(dB) > 3 else "medium", .97, f"The metric assumes a range of {a:.3g}, the {'declared one' if off > .02 else 'span of the data'} is {wrong:.3g}: every figure is {abs(dB):.2f} dB too {'low' if dB > 0 else 'high'}.", ev, "Give the metric the range of the data (max_val, data_range), in their unit.")
+        yield Finding("metric_range", "high" if abs(dB) > 3 else "medium", .97,
+                       f"The metric assumes a range of {a:.3g}, the "
+                      f"{'declared one' if off > .02 else 'span of the data'} is {wrong:.3g}: every figure is "
+                      f"{abs(dB):.2f} dB too {'low' if dB > 0 else 'high'}.", ev,
+                      "Give the metric the range of the data (max_val, data_range), in their unit.")
     else: yield Note(f"the metric assumes a range of {a:.3g}, the data span {span:.3g}")

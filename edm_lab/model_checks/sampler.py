@@ -22,7 +22,7 @@ from ..oracles.exact import GaussianOracle
 from ..plot import Curve, Panel
 from ..oracles.test_problems import reference, sliced_w2
 from ..samplers.schedules import as_sigmas
-from .context import Measured, Noisy, Subject, cond_of, live, nats, untouched
+from .context import Measurements, Noisy, Context, cond_of, model_check, nats, untouched
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #937d283b
 def grid_ends(
@@ -39,26 +39,40 @@ def grid_ends(
     return 1 - float(s[0]) / math.hypot(float(s[0]), lam**.5), last**2 / (last**2 + sd2)
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #f7ad27fd
-@live("schedule")
+@model_check("schedule")
 def schedule_ends(s, m): # the subject, and what is measured of it
     "Is the grid a grid, does it begin above the data and end below them?"
     raw = torch.as_tensor(s.schedule).double()
     try: as_sigmas(raw)
     except LabError as e:
-        yield Finding("schedule_mismatch", "critical", .98, "The sampler's levels are no grid.", [str(e)], "Give levels that fall, from sigma_max to sigma_min, then 0.")
+        yield Finding("schedule_mismatch", "critical", .98, "The sampler's levels are no grid.", [str(e)],
+                      "Give levels that fall, from sigma_max to sigma_min, then 0.")
         return
     held = m.held
     shrink, lost = grid_ends(raw, held.x0)
-    if shrink > .1: yield Finding("schedule_mismatch", "high" if shrink > .25 else "medium", .93, f"The sampler starts too low: at sigma {float(raw[0]):.3g} the data still show through the noise, and the samples come out {100 * shrink:.0f} % too small along their strongest direction.", [f"shrinkage sigma_0 / sqrt(sigma_0^2 + lambda): {1 - shrink:.3f}"], "Start at ten times the spread of the strongest direction or more, where training goes, too.")
-    if lost > .05: yield Finding("schedule_mismatch", "high" if lost > .25 else "medium", .93, f"The sampler stops too high: its last jump, from sigma {float(raw[raw > 0][-1]):.3g}, loses {100 * lost:.0f} % of the variance.", ["sigma^2 / (sigma^2 + variance) of the data"], "Let the grid go down to a fiftieth of the data's standard deviation.")
-    if raw[-1] > 0 and lost > .01: yield Finding("schedule_mismatch", "high", .9, f"The grid ends at sigma {float(raw[-1]):.3g}: used as it is, this much noise stays in the samples.", [f"{100 * lost:.1f} % of their variance"], "Append 0.")
+    if shrink > .1:
+        yield Finding("schedule_mismatch", "high" if shrink > .25 else "medium", .93,
+                       f"The sampler starts too low: at sigma {float(raw[0]):.3g} the data still show through the noise, and the samples come out {100 * shrink:.0f} % too small along their strongest direction.", [f"shrinkage sigma_0 / sqrt(sigma_0^2 + lambda): {1 - shrink:.3f}"], "Start at ten times the spread of the strongest direction or more, where training goes, too.")
+    if lost > .05:
+        yield Finding("schedule_mismatch", "high" if lost > .25 else "medium", .93,
+                       f"The sampler stops too high: its last jump, from sigma {float(raw[raw > 0][-1]):.3g}, loses "
+                      f"{100 * lost:.0f} % of the variance.", ["sigma^2 / (sigma^2 + variance) of the data"],
+                      "Let the grid go down to a fiftieth of the data's standard deviation.")
+    if raw[-1] > 0 and lost > .01:
+        yield Finding("schedule_mismatch", "high", .9, f"The grid ends at sigma {float(raw[-1]):.3g}: used as it is, "
+                      f"this much noise stays in the samples.", [f"{100 * lost:.1f} % of their variance"], "Append 0.")
     out = getattr(s.D, "levels", None)
-    if out is not None and float(raw[0]) > float(out[-1]) * (1 + 1e-6): yield Finding("schedule_mismatch", "high", .97, "The sampler starts above the levels of the model's table.", [f"sigma {float(raw[0]):.4g}, and the last time of the table has {float(out[-1]):.4g}"], "Sample on the table's own levels (schedule.vp_sigmas).")
-    if max(shrink, lost) <= .05: yield Note(f"the grid begins above the data (shrinkage {100 * shrink:.1g} %) and ends below them (lost {100 * lost:.1g} %)")
+    if out is not None and float(raw[0]) > float(out[-1]) * (1 + 1e-6):
+        yield Finding("schedule_mismatch", "high", .97, "The sampler starts above the levels of the model's table.",
+                      [f"sigma {float(raw[0]):.4g}, and the last time of the table has {float(out[-1]):.4g}"],
+                      "Sample on the table's own levels (schedule.vp_sigmas).")
+    if max(shrink, lost) <= .05:
+        yield Note(f"the grid begins above the data (shrinkage {100 * shrink:.1g} %) and ends below them (lost "
+                   f"{100 * lost:.1g} %)")
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #c6bcca57
 def gap_table(
-    m: Measured, # of a subject with a law and a schedule
+    m: Measurements, # of a subject with a law and a schedule
     rare: float = 1e-3, # share of the training draws within half an e-fold, below which a level is practically unseen
 ) -> dict[str, Float64[Tensor, " k"]]: # columns sigma (rising), share, excess over the blind guess, its standard error, nats; and rare (bool)
     "What the denoiser does at the sampler's levels, trained or not."
@@ -72,23 +86,37 @@ def gap_table(
     v = float(noisy.mean(noisy.x0.square()).mean())
     excess = err - (at**2 * v / (at**2 + v))[:, None]
     mean = excess.mean(1)
-    return dict(sigma=at, share=c["share"], excess=mean, se=excess.std(1) / excess.shape[1]**.5, nats=nats(at, mean.clamp_min(0), float(noisy.dims.mean())), rare=c["share"] < rare, guess=at**2 * v / (at**2 + v))
+    return dict(sigma=at, share=c["share"], excess=mean, se=excess.std(1) / excess.shape[1]**.5,
+                nats=nats(at, mean.clamp_min(0), float(noisy.dims.mean())), rare=c["share"] < rare,
+                guess=at**2 * v / (at**2 + v))
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #ca2f1cb0
-@live("sigma_dist", "schedule")
+@model_check("sigma_dist", "schedule")
 def untrained_levels(s, m):
     "Does the sampler visit levels that training never saw, and does the denoiser err there?"
     t = gap_table(m)
     median = float(s.sigma_dist.icdf(.5))
     high, sure = t["rare"] & (t["sigma"] > median), t["excess"] > m.z(len(t["sigma"])) * t["se"]
     ratio = 1 + t["excess"] / t["guess"]
-    gap, bad, worst = float(t["nats"][high & sure].sum()), high & sure & (ratio > 1.25), float(torch.where(sure & ~t["rare"], ratio, 1.).max())
+    gap, bad, worst = (float(t["nats"][high & sure].sum()), high & sure & (ratio > 1.25),
+                       float(torch.where(sure & ~t["rare"], ratio, 1.).max()))
     rare = f"{int(t['rare'].sum())} of {len(t['sigma'])} levels of the sampler see fewer than one training draw in a thousand"
-    panel = Panel("Does the denoiser err where it was not trained?", f"Does the denoiser err where it was not trained? {'Yes' if int(bad.sum()) > 1 else 'Hardly'}: {gap:.2g} nats at unseen high levels.", [Curve("error of D over the blind guess", t["sigma"], ratio, "ours"), Curve("blind linear guess", t["sigma"], [1.] * len(t["sigma"]), "wiener"), Curve("share of the training draws", t["sigma"], t["share"].clamp_min(1e-9), "other")], ylabel="ratio, share", yscale="log", ylim=(1e-5, 100.))
-    if int(bad.sum()) > 1 and worst < 1.05 and gap > .02:                                     # Pinsker: .02 nats can change one sample in ten
+    panel = Panel("Does the denoiser err where it was not trained?", f"Does the denoiser err where it was not "
+                  f"trained? {'Yes' if int(bad.sum()) > 1 else 'Hardly'}: {gap:.2g} nats at unseen high levels.",
+                  [Curve("error of D over the blind guess", t["sigma"], ratio, "ours"),
+                   Curve("blind linear guess", t["sigma"], [1.] * len(t["sigma"]), "wiener"),
+                   Curve("share of the training draws", t["sigma"], t["share"].clamp_min(1e-9), "other")],
+                  ylabel="ratio, share", yscale="log", ylim=(1e-5, 100.))
+    if int(bad.sum()) > 1 and worst < 1.05 and gap > .02: # Pinsker: .02 nats can change one sample in ten
         lo = float(t["sigma"][bad][0])
-        yield Finding("train_sample_gap", "critical" if gap > 1 else "high" if gap > .1 else "medium", .95, f"The sampler starts where the denoiser was never trained: from sigma {lo:.3g} on it is worse than a blind linear guess.", [rare, f"cost at these levels {gap:.2g} nats of the samples; largest error over the guess where it was trained {worst:.3g}", f"error over that of the guess: {', '.join(f'{v:.3g}' for v in ratio[bad][-5:])}"],
-            "Train at these levels (a wider law, or one matched to the grid), or start the sampler where training ends, if the data are hidden there.", [panel])
+        yield Finding("train_sample_gap", "critical" if gap > 1 else "high" if gap > .1 else "medium", .95,
+                       f"The sampler starts where the denoiser was never trained: from sigma {lo:.3g} on it is worse "
+                      f"than a blind linear guess.", [rare, f"cost at these levels {gap:.2g} nats of the samples; "
+                                                      f"largest error over the guess where it was trained {worst:.3g}",
+                                                       f"error over that of the guess: "
+                                                      f"{', '.join(f'{v:.3g}' for v in ratio[bad][-5:])}"],
+                       "Train at these levels (a wider law, or one matched to the grid), or start the sampler where "
+                      "training ends, if the data are hidden there.", [panel])
     else: yield Note(f"{rare}; where they lie high, the denoiser's errors there cost {gap:.1g} nats", [panel])
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #4a3faa7e
@@ -97,11 +125,14 @@ class Recorder:
     def __init__(self,
                  D: Denoiser, # asked in its place
                  keep: bool = True): # also keep x, to compare two runs
-        self.D, self.sigma_data, self.keep, self.told, self.size, self.step, self.x = D, D.sigma_data, keep, [], [], [], []
+        self.D, self.sigma_data, self.keep, self.told, self.size, self.step, self.x = (D, D.sigma_data, keep, [], [],
+                                                                                       [], [])
     def __getattr__(self, name): return getattr(self.__dict__["D"], name)
     def __call__(self, x, sigma, cond=None):
         y = self.D(x, sigma, cond)
-        self.told.append(float(torch.as_tensor(sigma).double().mean())); self.size.append(float(x.double().square().mean().sqrt())); self.step.append(float((x - y).double().square().mean().sqrt()))
+        self.told.append(float(torch.as_tensor(sigma).double().mean()))
+        self.size.append(float(x.double().square().mean().sqrt()))
+        self.step.append(float((x - y).double().square().mean().sqrt()))
         if self.keep: self.x.append(x.detach().clone())
         return y
 
@@ -114,33 +145,36 @@ class Point:
     def __call__(self, x, sigma, cond=None): return torch.zeros_like(x)
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #2eedf36e
-def _start(m: Measured, sampler_rows: int, sigma: float) -> tuple[Noisy, Tensor]:
+def _start(m: Measurements, sampler_rows: int, sigma: float) -> tuple[Noisy, Tensor]:
     "Rows with their conditions, as many as wanted, and the state at the first level."
     rows = m.part(m.s.data)
-    noisy = Noisy(rows[torch.arange(sampler_rows, device=rows.x0.device) % len(rows)], torch.tensor([sigma], dtype=torch.float64), m.s.noise, m.seed)
+    noisy = Noisy(rows[torch.arange(sampler_rows, device=rows.x0.device) % len(rows)],
+                  torch.tensor([sigma], dtype=torch.float64), m.s.noise, m.seed)
     return noisy, noisy.valid(sigma * noisy.eps(0))
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #523094e6
-def _rows_for(m: Measured, values: int = 16384, most: int = 2048, least: int = 64) -> int:
+def _rows_for(m: Measurements, values: int = 16384, most: int = 2048, least: int = 64) -> int:
     "Rows that make this many coordinates."
     return max(least, min(most, values // m.s.data[:1].x0.numel()))
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #18810cfe
 def told_and_had(
-    m: Measured, # of a subject with a sampler and a schedule
+    m: Measurements, # of a subject with a sampler and a schedule
 ) -> tuple[Tensor, Tensor, int | None]: # levels told at each call; levels that x had; first call with fresh noise (None: deterministic)
     "Run the sampler on data that are one point, with two seeds."
     grid = as_sigmas(m.s.schedule)
     noisy, x_T = _start(m, _rows_for(m), float(grid[0]))
-    unit, spies = float(x_T.double().square().mean().sqrt()) / float(grid[0]), [Recorder(Point(m.sigma_data)) for _ in range(2)]
+    unit, spies = float(x_T.double().square().mean().sqrt()) / float(grid[0]), [Recorder(Point(m.sigma_data))
+                                                                                for _ in range(2)]
     for seed, recorder in enumerate(spies):
         with untouched(seed=seed): m.s.sampler(recorder, x_T.clone(), grid, cond=noisy.cond, seed=seed)
     a, b = spies
-    fresh = next((i for i, (u, v) in enumerate(zip(a.x, b.x)) if float((u - v).double().square().mean().sqrt()) > 1e-3 * a.size[i]), None)
+    fresh = next((i for i, (u, v) in enumerate(zip(a.x, b.x))
+                  if float((u - v).double().square().mean().sqrt()) > 1e-3 * a.size[i]), None)
     return torch.tensor(a.told, dtype=torch.float64), torch.tensor(a.size, dtype=torch.float64) / unit, fresh
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #d7fcbba7
-@live("sampler", "schedule")
+@model_check("sampler", "schedule")
 def sampler_sigma(s, m):
     "Does the sampler tell the denoiser the level that its input has?"
     told, real, fresh = told_and_had(m)
@@ -150,12 +184,23 @@ def sampler_sigma(s, m):
         got, before = float(r[fresh]), float(r[fresh - 1]) if fresh else 1.
         on = float(((grid[:-1] / told[fresh]).log().abs()).min()) < 5e-3
         if on and got / before > max(1.02, 1 + z / (2 * n)**.5):
-            yield Finding("sigma_hat_confused", "critical" if got / before > 1.1 else "high", .97, f"After stirring noise in, the sampler tells the denoiser the level before: x has {got:.3g} times the level it is told.", [f"call {fresh}: told {float(told[fresh]):.4g}, a level of the grid; had {float(real[fresh]):.4g} (data that are one point, {n} coordinates)"], "Raise sigma to sigma_hat, stir sqrt(sigma_hat^2 - sigma^2) eps in, and ask and step from sigma_hat.")
+            yield Finding("sigma_hat_confused", "critical" if got / before > 1.1 else "high", .97,
+                           f"After stirring noise in, the sampler tells the denoiser the level before: x has "
+                          f"{got:.3g} times the level it is told.", [f"call {fresh}: told {float(told[fresh]):.4g}, a "
+                                                                     f"level of the grid; had "
+                                                                     f"{float(real[fresh]):.4g} (data that are one "
+                                                                     f"point, {n} coordinates)"],
+                           "Raise sigma to sigma_hat, stir sqrt(sigma_hat^2 - sigma^2) eps in, and ask and step from sigma_hat.")
             return
-    elif float(r.log().abs().median()) > .2 and float(((real[:, None] / grid[:-1]).log().abs().amin(1) < .02).double().mean()) > .8:
-        yield Finding("sigma_hat_confused", "critical", .93, "The sampler tells the denoiser levels that its input does not have.", [f"level had over level told, on data that are one point: {', '.join(f'{v:.3g}' for v in r[:6])}, ..."], "Ask D(x, sigma) at the level of x: sigma_cur before a step, sigma_next after it.")
+    elif float(r.log().abs().median()) > .2 and float(((real[:, None]
+                                                        / grid[:-1]).log().abs().amin(1) < .02).double().mean()) > .8:
+        yield Finding("sigma_hat_confused", "critical", .93, "The sampler tells the denoiser levels that its input "
+                      "does not have.", [f"level had over level told, on data that are one point: "
+                                         f"{', '.join(f'{v:.3g}' for v in r[:6])}, ..."],
+                      "Ask D(x, sigma) at the level of x: sigma_cur before a step, sigma_next after it.")
         return
-    yield Note(f"the sampler tells the level that x has: {float(told[0]):.3g} told, {float(real[0]):.3g} had at the first call" + ("; it draws no noise" if fresh is None else f", {float(r[fresh]):.3f} at the first one with fresh noise"))
+    yield Note(
+               f"the sampler tells the level that x has: {float(told[0]):.3g} told, {float(real[0]):.3g} had at the first call" + ("; it draws no noise" if fresh is None else f", {float(r[fresh]):.3f} at the first one with fresh noise"))
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #7e92c590
 def finer(
@@ -170,7 +215,7 @@ def finer(
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #91cb8122
 def spread(
-    m: Measured, # of a subject with a sampler and a schedule
+    m: Measurements, # of a subject with a sampler and a schedule
     times: int = 1, # how much finer than its own the grid is
 ) -> tuple[float, float, int]: # standard deviation of the samples over the right one, its standard error, calls
     "Run the sampler on normal data with the spread of the subject's."
@@ -184,20 +229,31 @@ def spread(
     return float(each.mean().sqrt()), float(each.std() / len(each)**.5 / 2), len(recorder.told)
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #4952eb18
-@live("sampler", "schedule")
+@model_check("sampler", "schedule")
 def sampler_temperature_probe(s, m):
     "Does the sampler give normal data their own spread?"
     (r, se, n), (fine, fine_se, more) = spread(m), spread(m, 16)
     z = m.z(2)
     off, stays = abs(math.log(r)), abs(math.log(fine))
-    ev = [f"normal data come out with {r:.3f} ± {se:.2g} of their standard deviation in {n} calls, with {fine:.3f} ± {fine_se:.2g} in {more}"]
-    if more <= n: yield Note(f"normal data come out with {r:.3f} of their spread; the sampler does not follow a finer grid")
-    elif stays > .05 and stays > z * fine_se and (stays > off / 8 or stays > .2): yield Finding("temperature", "high" if min(stays, off) > .25 else "medium" if min(stays, off) > .1 else "low", .95, f"The sampler's settings change the spread of the samples: normal data come out {'narrower' if fine < 1 else 'wider'}, with {r:.2f} of their standard deviation.", ev, "Set step_scale = 1 and noise_scale = 1; if a colder sampler is wanted, say so where its samples are judged.")
-    elif off > .1 and off > z * se: yield Finding("solver_error", "medium" if off > .25 else "low", .9, f"The grid is too coarse for this solver: normal data come out with {r:.2f} of their standard deviation, on a finer grid with {fine:.2f}.", ev, "Take a solver of higher order, or a grid with more levels between ten and a tenth of sigma_data.")
+    ev = [f"normal data come out with {r:.3f} ± {se:.2g} of their standard deviation in {n} calls, with {fine:.3f} ± "
+          f"{fine_se:.2g} in {more}"]
+    if more <= n:
+        yield Note(f"normal data come out with {r:.3f} of their spread; the sampler does not follow a finer grid")
+    elif stays > .05 and stays > z * fine_se and (stays > off / 8 or stays > .2):
+        yield Finding("temperature", "high" if min(stays, off) > .25 else "medium" if min(stays, off) > .1 else "low",
+                      .95, f"The sampler's settings change the spread of the samples: normal data come out "
+                      f"{'narrower' if fine < 1 else 'wider'}, with {r:.2f} of their standard deviation.", ev,
+                       "Set step_scale = 1 and noise_scale = 1; if a colder sampler is wanted, say so where its "
+                      "samples are judged.")
+    elif off > .1 and off > z * se:
+        yield Finding("solver_error", "medium" if off > .25 else "low", .9,
+                      f"The grid is too coarse for this solver: normal data come out with {r:.2f} of their standard "
+                      f"deviation, on a finer grid with {fine:.2f}.", ev, "Take a solver of higher order, or a grid "
+                      "with more levels between ten and a tenth of sigma_data.")
     else: yield Note(f"normal data come out with {r:.3f} ± {se:.2g} of their spread in {n} calls")
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #c989d0dc
-def _samples(m: Measured, rows: int = 512) -> tuple[Noisy, Tensor]:
+def _samples(m: Measurements, rows: int = 512) -> tuple[Noisy, Tensor]:
     "Samples of the subject with conditions of held-out rows."
     grid = as_sigmas(m.s.schedule)
     noisy, x_T = _start(m, min(rows, len(m.s.data), _rows_for(m, 2**17)), float(grid[0]))
@@ -207,7 +263,7 @@ def _samples(m: Measured, rows: int = 512) -> tuple[Noisy, Tensor]:
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #1a0f979d
 def solver_gap(
-    m: Measured, # of a subject with a sampler and a schedule
+    m: Measurements, # of a subject with a sampler and a schedule
     rows: int = 256, # trajectories
     steps: int = 48, # of the reference, 4 calls each
 ) -> dict[str, float] | None: # rms difference over the rms of the reference; sliced distances from the data of both, and of the data from themselves; None: the sampler draws noise, or breaks
@@ -220,25 +276,32 @@ def solver_gap(
     with untouched(m.s.D, seed=0), torch.no_grad():
         a, b = (noisy.valid(m.s.sampler(m.s.D, x_T.clone(), grid, cond=noisy.cond, seed=i)) for i in (0, 1))
         if float((a - b).double().square().mean().sqrt()) > 1e-3 * float(a.double().square().mean().sqrt()): return None
-        ref = noisy.valid(reference(m.s.D, x_T.double() if x_T.dtype == torch.float64 else x_T, float(grid[0]), low, steps, noisy.cond))
+        ref = noisy.valid(reference(m.s.D, x_T.double() if x_T.dtype == torch.float64 else x_T, float(grid[0]), low,
+                                    steps, noisy.cond))
     data, n = m.held.x0, len(a)
     k = min(n, len(data) // 2)
-    return dict(rel=float((a - ref).double().square().mean().sqrt() / ref.double().square().mean().sqrt()), own=sliced_w2(a, data), ref=sliced_w2(ref, data), floor=sliced_w2(data[:k], data[k:]) * (k / n)**.5)
+    return dict(rel=float((a - ref).double().square().mean().sqrt() / ref.double().square().mean().sqrt()),
+                own=sliced_w2(a, data), ref=sliced_w2(ref, data), floor=sliced_w2(data[:k], data[k:]) * (k / n)**.5)
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #81912f28
-@live("sampler", "schedule")
+@model_check("sampler", "schedule")
 def solver_error(s, m):
     "Is the sampler's own error larger than the model's?"
     g = m.of(solver_gap)
     if g is None: return
     far = g["own"] / max(g["ref"], g["floor"])
-    ev = [f"end points differ by {g['rel']:.2g} of their rms from a fine Runge-Kutta run of the same denoiser", f"sliced distance from the data: {g['own']:.3g}, of the fine run {g['ref']:.3g}, of the data from themselves {g['floor']:.3g} (in standard deviations)"]
-    if far > 2 and g["rel"] > .2: yield Finding("solver_error", "high" if far > 4 else "medium", .93, f"The sampler's error is larger than the model's: its samples are {far:.2g} times as far from the data as those of a fine solver.", ev, "Take more steps, a solver of higher order, or a fitted grid (fit.fit_schedule).")
+    ev = [f"end points differ by {g['rel']:.2g} of their rms from a fine Runge-Kutta run of the same denoiser",
+           f"sliced distance from the data: {g['own']:.3g}, of the fine run {g['ref']:.3g}, of the data from "
+          f"themselves {g['floor']:.3g} (in standard deviations)"]
+    if far > 2 and g["rel"] > .2:
+        yield Finding("solver_error", "high" if far > 4 else "medium", .93, f"The sampler's error is larger than the "
+                      f"model's: its samples are {far:.2g} times as far from the data as those of a fine solver.", ev,
+                      "Take more steps, a solver of higher order, or a fitted grid (fit.fit_schedule).")
     else: yield Note(f"the solver is not what limits the samples: {ev[0]}")
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #c23fe578
 def drift(
-    m: Measured, # of a subject with a sampler and a schedule
+    m: Measurements, # of a subject with a sampler and a schedule
     rows: int = 256, # trajectories
 ) -> tuple[Tensor, Tensor, Tensor]: # levels, and rms(x - D) over sigma there: on the trajectory, on fresh noisy data
     "The denoiser's step along its own trajectory, beside the one on true noisy data."
@@ -250,7 +313,8 @@ def drift(
         told = torch.tensor(recorder.told, dtype=torch.float64)
         pick = torch.linspace(0, len(told) - 1, min(len(told), 16)).round().long()
         fresh = Noisy(noisy.rows, told[pick], m.s.noise, m.seed + 1)
-        step = torch.stack([(fresh.x(i) - y).double().square().mean().sqrt() for i, y in enumerate(fresh.predictions(m.s.D))])
+        step = torch.stack([(fresh.x(i) - y).double().square().mean().sqrt()
+                            for i, y in enumerate(fresh.predictions(m.s.D))])
     return told[pick], torch.tensor(recorder.step, dtype=torch.float64)[pick] / told[pick], step / told[pick]
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #f60d2a61
@@ -263,22 +327,33 @@ def clipped_share(
     return max(stuck(x.double()) - stuck(data.double()), 0.)
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #258eaf58
-@live("sampler", "schedule")
+@model_check("sampler", "schedule")
 def sample_distance(s, m):
     "How far are the samples from the held-out rows, do they drift, and are they clipped?"
     noisy, x = m.of(_samples)
     data = m.held.x0
     if not x.isfinite().all():
-        yield Finding("overflow", "high", .95, "The sampler does not come to its end: its states are not finite.", [f"{float((~x.isfinite()).double().mean()):.2g} of their values"], "Look at the answers level by level.")
+        yield Finding("overflow", "high", .95, "The sampler does not come to its end: its states are not finite.",
+                      [f"{float((~x.isfinite()).double().mean()):.2g} of their values"],
+                      "Look at the answers level by level.")
         return
     cut, k = clipped_share(x[x != 0], data[data != 0]), min(len(x), len(data) // 2)
-    if cut > .02: yield Finding("postprocess_masks", "medium", .93, f"The samples are clipped: {100 * cut:.0f} % of their values lie exactly at a bound.", [f"bounds {float(x.min()):.3g} and {float(x.max()):.3g}; the data do not lie there"], "Judge samples before they are clipped: a clip hides a wrong scale.")
+    if cut > .02:
+        yield Finding("postprocess_masks", "medium", .93, f"The samples are clipped: {100 * cut:.0f} % of their "
+                      f"values lie exactly at a bound.", [f"bounds {float(x.min()):.3g} and {float(x.max()):.3g}; the "
+                                                          f"data do not lie there"],
+                      "Judge samples before they are clipped: a clip hides a wrong scale.")
     w, floor = sliced_w2(x, data), sliced_w2(data[:k], data[k:])
     size = (float(noisy.mean(x.square()).mean()) / float(m.held.mean(data.square()).mean()))**.5
     told, on, fresh = drift(m)
     far = float((on / fresh).log().abs().max().exp())
-    yield Note(f"samples have {size:.3f} of the size of the data; sliced distance {w:.3g} standard deviations, of the data from themselves {floor:.3g}; steps on the trajectory are within a factor {far:.2f} of those on fresh data",
-               [Panel("Does the trajectory leave what training knew?", f"Does the trajectory leave what training knew? Steps on it are within a factor {far:.2f} of those on true noisy data.", [Curve("on the trajectory", told, on, "ours"), Curve("on fresh noisy data", told, fresh, "oracle")], ylabel="rms(x - D) / σ")])
+    yield (Note(f"samples have {size:.3f} of the size of the data; sliced distance {w:.3g} standard deviations, of "
+                f"the data from themselves {floor:.3g}; steps on the trajectory are within a factor {far:.2f} of "
+                f"those on fresh data",
+                [Panel("Does the trajectory leave what training knew?", f"Does the trajectory leave what training "
+                       f"knew? Steps on it are within a factor {far:.2f} of those on true noisy data.",
+                       [Curve("on the trajectory", told, on, "ours"),
+                        Curve("on fresh noisy data", told, fresh, "oracle")], ylabel="rms(x - D) / σ")]))
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #b0df73ff
 def copied(
@@ -292,32 +367,53 @@ def copied(
     return float(((a < b).double() + (a == b).double() / 2).mean()), float((a / b.clamp_min(1e-300)).median())
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #0447d40e
-@live("sampler", "schedule", "train")
+@model_check("sampler", "schedule", "train")
 def sample_memorisation(s, m):
     "Are samples copies of training rows?"
     if any(v.dtype.is_floating_point for k, v in (cond_of(s.data) or {}).items()): return      # a context of its own ties each sample to its held-out row
     _, x = m.of(_samples)
     if not x.isfinite().all(): return
-    pick = lambda r: m.part(r).x0 if r.mask is None else torch.where(r.mask.reshape(*r.mask.shape, *(1,) * (r.x0.ndim - 2)), r.x0, 0)[:m.n].to(m.device)
+    pick = lambda r: m.part(r).x0 if r.mask is None else torch.where(r.mask.reshape(*r.mask.shape,
+                                                                                    *(1,) * (r.x0.ndim - 2)), r.x0,
+                                                                     0)[:m.n].to(m.device)
     share, ratio = copied(x, pick(s.train), pick(s.data))
-    ev = [f"{100 * share:.0f} % of {len(x)} samples lie nearer to a training row than to a held-out row (a coin gives 50 %); the nearest training row is at {ratio:.2g} of the distance of the nearest held-out row"]
-    if share > .5 + m.z() * .5 / len(x)**.5 and share > .8 and ratio < .5: yield Finding("memorisation", "critical" if ratio < .1 else "high", .95, "The samples are copies of training rows.", ev, "More data, fewer steps, augmentation or a smaller network; look for copies among the training rows.")
+    ev = [f"{100 * share:.0f} % of {len(x)} samples lie nearer to a training row than to a held-out row (a coin gives "
+          f"50 %); the nearest training row is at {ratio:.2g} of the distance of the nearest held-out row"]
+    if share > .5 + m.z() * .5 / len(x)**.5 and share > .8 and ratio < .5:
+        yield Finding("memorisation", "critical" if ratio < .1 else "high", .95,
+                      "The samples are copies of training rows.", ev, "More data, fewer steps, augmentation or a "
+                      "smaller network; look for copies among the training rows.")
     else: yield Note(f"samples are no copies: {ev[0]}")
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #ed318210
-@live("schedule")
+@model_check("schedule")
 def eps_amplification(s, m):
     "Does a small error of the predicted noise become a huge one of x0?"
     if getattr(s.D, "predicts", None) != "eps": return
     at = torch.as_tensor(s.schedule).double()
     at = at[at > 0].flip(0)
-    at = at[torch.linspace(0, len(at) - 1, min(len(at), 16)).round().long()].clamp(float(s.D.levels[0]), float(s.D.levels[-1]))
+    at = at[torch.linspace(0, len(at) - 1, min(len(at), 16)).round().long()].clamp(float(s.D.levels[0]),
+                                                                                   float(s.D.levels[-1]))
     noisy = Noisy(m.part(s.data)[:512], at.unique(), s.noise, m.seed)
     with untouched(s.D): err = noisy.errors(s.D)
     v = float(noisy.mean(noisy.x0.square()).mean())
     mse, se = err.mean(1), err.std(1) / err.shape[1]**.5
     bad = (mse > 2 * v) & (mse - v > m.z(len(mse)) * se)
-    panel = Panel("What is an error of the noise worth?", f"What is an error of the noise worth? At the top, {float(mse[-1] / v):.3g} variances of the data.", [Curve("error of x0", noisy.sigmas, mse / v, "ours"), Curve("error of the noise", noisy.sigmas, mse / noisy.sigmas**2, "other"), Curve("answering the mean", noisy.sigmas, [1.] * len(mse), "null")], ylabel="mse / variance", yscale="log")
-    if bad.any(): yield Finding("x0_amplification", "critical" if float((mse / v).max()) > 10 else "high", .95, f"At high noise the predicted noise is nearly right and x0 is not: from sigma {float(noisy.sigmas[bad][0]):.3g} on its error is up to {float((mse / v).max()):.3g} times the variance of the data.",
-        [f"at sigma {float(noisy.sigmas[-1]):.4g}: error of the noise {float(mse[-1] / noisy.sigmas[-1]**2):.2g}, times sigma^2 that is {float(mse[-1]):.3g}; the variance of the data is {v:.3g}"], "Predict v, x0 or F, or stop the table earlier: the error of x0 is sigma^2 times that of the noise.", [panel])
-    else: yield Note(f"the error of the predicted noise, times sigma^2, stays below the variance of the data twice over (largest {float((mse / v).max()):.2g})", [panel])
+    panel = Panel("What is an error of the noise worth?", f"What is an error of the noise worth? At the top, "
+                  f"{float(mse[-1] / v):.3g} variances of the data.",
+                  [Curve("error of x0", noisy.sigmas, mse / v, "ours"),
+                   Curve("error of the noise", noisy.sigmas, mse / noisy.sigmas**2, "other"),
+                   Curve("answering the mean", noisy.sigmas, [1.] * len(mse), "null")], ylabel="mse / variance",
+                  yscale="log")
+    if bad.any():
+        yield (Finding("x0_amplification", "critical" if float((mse / v).max()) > 10 else "high", .95,
+                        f"At high noise the predicted noise is nearly right and x0 is not: from sigma "
+                       f"{float(noisy.sigmas[bad][0]):.3g} on its error is up to {float((mse / v).max()):.3g} times "
+                       f"the variance of the data.",
+                       [f"at sigma {float(noisy.sigmas[-1]):.4g}: error of the noise "
+                        f"{float(mse[-1] / noisy.sigmas[-1]**2):.2g}, times sigma^2 that is {float(mse[-1]):.3g}; the "
+                        f"variance of the data is {v:.3g}"], "Predict v, x0 or F, or stop the table earlier: the "
+                       "error of x0 is sigma^2 times that of the noise.", [panel]))
+    else:
+        yield Note(f"the error of the predicted noise, times sigma^2, stays below the variance of the data twice over "
+                   f"(largest {float((mse / v).max()):.2g})", [panel])

@@ -15,7 +15,7 @@ from ..core import sigma_like
 from .batches import Shown, _shown
 from ..diagnosis.findings import Finding, Note
 from ..diffusion.precond import coeffs
-from .context import Measured, live
+from .context import Measurements, model_check
 
 # %% ../../nbs/53fb_model_checks.target.ipynb #4fd15e27
 def foreign(
@@ -27,7 +27,7 @@ def foreign(
     return 1 - sh.mean(e * a)**2 / (sh.mean(e**2) * sh.mean(a**2)).clamp_min(1e-300)
 
 # %% ../../nbs/53fb_model_checks.target.ipynb #027396a4
-@live("feed")
+@model_check("feed")
 def target_noise(s, m): # the subject, and what is measured of it
     "Is the noise that the loss asks for the noise in the input?"
     sh = m.of(_shown)
@@ -36,8 +36,12 @@ def target_noise(s, m): # the subject, and what is measured of it
     if not len(q): return
     share = float(q.mean())
     if float(q.median()) > 2e-3 or share > .01:
-        yield Finding("target_mismatch", "critical" if share > .05 else "high", .98, f"{100 * share:.2g} % of the noise that the loss asks for is not in the input: the error of the noise cannot fall below {share:.2g}, at any level.",
-            [f"1 - correlation^2 of the target with x - x0, over {len(q)} samples: {share:.3g} in the mean, {float(q.max()):.3g} at most; rounding gives 1e-6"], "Draw the noise once, and use that tensor for the input and for the target.")
+        yield Finding("target_mismatch", "critical" if share > .05 else "high", .98,
+                       f"{100 * share:.2g} % of the noise that the loss asks for is not in the input: the error of "
+                      f"the noise cannot fall below {share:.2g}, at any level.",
+                      [f"1 - correlation^2 of the target with x - x0, over {len(q)} samples: {share:.3g} in the mean, "
+                       f"{float(q.max()):.3g} at most; rounding gives 1e-6"],
+                      "Draw the noise once, and use that tensor for the input and for the target.")
     else: yield Note(f"the loss asks for the noise that is in the input (all but {share:.1g} of it)")
 
 # %% ../../nbs/53fb_model_checks.target.ipynb #fed283e4
@@ -49,15 +53,23 @@ def weight_share(
     return float(w.sum()**2 / (w.numel() * w.square().sum()).clamp_min(1e-300))
 
 # %% ../../nbs/53fb_model_checks.target.ipynb #4c89dc28
-@live("feed")
+@model_check("feed")
 def coordinate_weights(s, m):
     "Does the loss weight leave most coordinates unheard?"
     sh = m.of(_shown)
     if sh.each is None: return
-    own = sh.each.double() * coeffs(sigma_like(sh.sigma, sh.x0).double(), torch.as_tensor(s.D.sigma_data).cpu().double())[1]**2      # in units of F, where EDM's weight is 1
-    w = (own / sh.mean(own).clamp_min(1e-300).reshape(-1, *(1,) * (sh.x0.ndim - 1)))[sh.on]                                          # what a level weighs is another question
+    # in units of F, where EDM's weight is 1
+    own = sh.each.double() * coeffs(sigma_like(sh.sigma, sh.x0).double(),
+                                    torch.as_tensor(s.D.sigma_data).cpu().double())[1]**2
+    # what a level weighs is another question
+    w = (own / sh.mean(own).clamp_min(1e-300).reshape(-1, *(1,) * (sh.x0.ndim - 1)))[sh.on]
     share, few = weight_share(w), float((w > w.median() * 3).double().mean())
-    told = f"the weights of the coordinates are worth {100 * share:.2g} % of them; {100 * few:.2g} % weigh over three times the median"
-    if share < .3: yield Finding("weight_imbalance", "high", .93, f"The loss listens to few coordinates: its weights are worth {100 * share:.2g} % of them.", [told, f"largest over smallest weight of a coordinate in a row: {float((sh.each.flatten(1).amax(1) / sh.each.flatten(1).amin(1).clamp_min(1e-300)).max()):.3g}"],
-        "Weight the few by the square root of what seems right, never the rest below 1, and watch the error of both.")
+    told = (f"the weights of the coordinates are worth {100 * share:.2g} % of them; {100 * few:.2g} % weigh over "
+            f"three times the median")
+    if share < .3:
+        yield Finding("weight_imbalance", "high", .93,
+                      f"The loss listens to few coordinates: its weights are worth " f"{100 * share:.2g} % of them.",
+                      [told,
+                       f"largest over smallest weight of a coordinate in a row: "
+                       f"{float((sh.each.flatten(1).amax(1) / sh.each.flatten(1).amin(1).clamp_min(1e-300)).max()):.3g}"], "Weight the few by the square root of what seems right, never the rest below 1, and watch the error of both.")
     else: yield Note(told)

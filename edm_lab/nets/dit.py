@@ -23,7 +23,8 @@ def patchify(
     patch: int, # points of a token along each axis
 ) -> Float[Tensor, " b n p"]: # tokens, the last axis of the grid running fastest; p = c patch^dim
     "Cut a grid into tokens."
-    if odd := [g for g in x.shape[2:] if g % patch]: raise LabError("patch", f"{patch} for an axis of {odd[0]}", "a divisor of every axis of the grid")
+    if odd := [g for g in x.shape[2:] if g % patch]:
+        raise LabError("patch", f"{patch} for an axis of {odd[0]}", "a divisor of every axis of the grid")
     dim = x.ndim - 2
     split = x.reshape(*x.shape[:2], *(v for g in x.shape[2:] for v in (g // patch, patch)))
     coordinates, inside = range(2, 2 + 2 * dim, 2), range(3, 3 + 2 * dim, 2)
@@ -48,7 +49,9 @@ def sincos(
     width: int, # numbers a place; must be divisible by 2 axes
 ) -> Float[Tensor, " n width"]: # float32, in the order of `patchify`
     "Fixed positions: for each axis width / (2 axes) frequencies, falling geometrically from 1 towards 1e-4 radians a step."
-    if width % (2 * len(grid)): raise LabError("width", width, f"a multiple of {2 * len(grid)}: a sine and a cosine for each of {len(grid)} axes")
+    if width % (2 * len(grid)):
+        raise LabError("width", width,
+                       f"a multiple of {2 * len(grid)}: a sine and a cosine for each of {len(grid)} axes")
     half = width // (2 * len(grid))
     freq = 1e4**-(torch.arange(half) / half)
     at = torch.cartesian_prod(*(torch.arange(g) for g in grid)).reshape(-1, len(grid), 1) * freq
@@ -59,7 +62,8 @@ class _Attention(nn.Module):
     "Attention of all tokens to all tokens."
     def __init__(self, width, heads):
         super().__init__()
-        if heads < 1 or width % heads: raise LabError("heads", f"{heads} for a width of {width}", "a divisor of the width")
+        if heads < 1 or width % heads:
+            raise LabError("heads", f"{heads} for a width of {width}", "a divisor of the width")
         self.heads, self.qkv, self.out = heads, nn.Linear(width, 3 * width), nn.Linear(width, width)
     def forward(self, h):
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -75,7 +79,8 @@ class DiTBlock(nn.Module):
         super().__init__()
         self.mod1, self.attention = AdaLN(width, width), _Attention(width, heads)
         self.mod2 = AdaLN(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Dropout(dropout), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Dropout(dropout),
+                                 nn.Linear(4 * width, width))
     def forward(self, h: Float[Tensor, " b n w"], emb: Float[Tensor, " b w"]) -> Float[Tensor, " b n w"]:
         work, gate = self.mod1(h, emb)
         h = h + gate * self.attention(work)
@@ -85,10 +90,13 @@ class DiTBlock(nn.Module):
 # %% ../../nbs/33_nets.dit.ipynb #09d3690c
 def _layout(shape, patch, tokens):
     "The event as channels and grid, and the size of a patch."
-    if (patch is None) == (tokens is None): raise LabError("DiT", f"patch {patch}, tokens {tokens}", "one of the two: patch for a grid, tokens for a vector")
+    if (patch is None) == (tokens is None):
+        raise LabError("DiT", f"patch {patch}, tokens {tokens}",
+                       "one of the two: patch for a grid, tokens for a vector")
     if patch is not None and len(shape) < 2: raise LabError("shape", shape, "channels and a grid, c *grid, for a patch")
     if tokens is None: return tuple(shape), patch
-    if (d := math.prod(shape)) % tokens: raise LabError("tokens", f"{tokens} for {d} numbers", "a divisor of the size of the event")
+    if (d := math.prod(shape)) % tokens:
+        raise LabError("tokens", f"{tokens} for {d} numbers", "a divisor of the size of the event")
     return (1, d), d // tokens
 
 # %% ../../nbs/33_nets.dit.ipynb #741ad05b
@@ -110,8 +118,10 @@ class DiT(nn.Module):
         self.embed, self.enter = Embed(width, n_classes, vec), nn.Linear(p, width)
         self.register_buffer("positions", sincos([g // self.patch for g in self.inner[1:]], width), persistent=False)
         self.blocks = nn.ModuleList(DiTBlock(width, heads, dropout) for _ in range(depth))
-        self.norm, self.film, self.leave = nn.LayerNorm(width, 1e-6, elementwise_affine=False), FiLM(width, width), zero_init(nn.Linear(width, p))
-    def forward(self, x_in: Float[Tensor, " b *d"], c_noise: Float[Tensor, " b"], cond: dict | None = None) -> Float[Tensor, " b *d"]:
+        self.norm, self.film, self.leave = (nn.LayerNorm(width, 1e-6, elementwise_affine=False), FiLM(width, width),
+                                            zero_init(nn.Linear(width, p)))
+    def forward(self, x_in: Float[Tensor, " b *d"], c_noise: Float[Tensor, " b"],
+                cond: dict | None = None) -> Float[Tensor, " b *d"]:
         if x_in.shape[1:] != self.shape: raise LabError("x_in", f"events of shape {tuple(x_in.shape[1:])}", self.shape)
         emb = self.embed(c_noise, cond)
         h = self.enter(patchify(x_in.reshape(-1, *self.inner), self.patch)) + self.positions.to(emb.dtype)

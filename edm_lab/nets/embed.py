@@ -36,7 +36,8 @@ class _Waves(nn.Module):
 # %% ../../nbs/30_nets.embed.ipynb #efab489d
 def _even(features):
     "Half of an even number of features, or a one-line error."
-    if features < 2 or features % 2: raise LabError("features", features, "an even number: each frequency gives a cosine and a sine")
+    if features < 2 or features % 2:
+        raise LabError("features", features, "an even number: each frequency gives a cosine and a sine")
     return features // 2
 
 # %% ../../nbs/30_nets.embed.ipynb #f32c2b05
@@ -74,13 +75,15 @@ def randomize_weights(
     "Random weights everywhere, the zero-initialised layers included, so that a test cannot pass because the answer is zero."
     for name, p in net.named_parameters():
         noise = randn_like(p, rng(seed, "wake", name))
-        p.copy_(noise / p[0].numel()**.5 if p.ndim > 1 else .2 * noise + name.endswith("weight"))  # a weight with one axis is a norm's
+        # a weight with one axis is a norm's
+        p.copy_(noise / p[0].numel()**.5 if p.ndim > 1 else .2 * noise + name.endswith("weight"))
     return net
 
 # %% ../../nbs/30_nets.embed.ipynb #e327ce15
 def _labels(label, n_classes, b):
     "Labels as `b` integers, 0 ... n_classes; what is out of range would be another class's row, or a crash of the GPU."
-    if label.shape != (b,) or label.is_floating_point(): raise LabError("cond['label']", f"{label.dtype} of shape {tuple(label.shape)}", f"integers of shape ({b},)")
+    if label.shape != (b,) or label.is_floating_point():
+        raise LabError("cond['label']", f"{label.dtype} of shape {tuple(label.shape)}", f"integers of shape ({b},)")
     if torch.compiler.is_compiling(): return label
     if bool((bad := (label < 0) | (label > n_classes)).any()):
         raise LabError("cond['label']", int(label[bad][0]), f"0 to {n_classes - 1}, or {n_classes} for no label")
@@ -118,7 +121,8 @@ class CondEmbed(nn.Module):
             out = out + self.label(none if label is None else _labels(label, self.n_classes, b))
         if self.vec:
             v = cond.get("vec")
-            if v is not None and v.shape != (b, self.vec): raise LabError("cond['vec']", f"shape {tuple(v.shape)}", f"({b}, {self.vec})")
+            if v is not None and v.shape != (b, self.vec):
+                raise LabError("cond['vec']", f"shape {tuple(v.shape)}", f"({b}, {self.vec})")
             out = out + or_null(self.of_vec, None if v is None else v.to(self.null_vec), self.null_vec, b)
         return out
 
@@ -133,10 +137,13 @@ def drop_cond(
     "Blank the condition of a random share of the samples, so that the network learns its nulls."
     there = {k: cond[k] for k in keys if cond.get(k) is not None}
     if not there or share == 0: return cond
-    if "label" in there and not n_classes: raise LabError("n_classes", 0, "the number of classes, which is the label that means none")
+    if "label" in there and not n_classes:
+        raise LabError("n_classes", 0, "the number of classes, which is the label that means none")
     b = len(next(iter(there.values())))
     drop = torch.rand(b, generator=gen, device=gen.device if gen else "cpu") < share
-    def blank(k, v): return v.masked_fill(drop.to(v.device).reshape(b, *(1,) * (v.ndim - 1)), n_classes if k == "label" else torch.nan)
+    def blank(k, v):
+        return v.masked_fill(drop.to(v.device).reshape(b, *(1,) * (v.ndim - 1)), n_classes if k == "label"
+                             else torch.nan)
     return cond | {k: blank(k, v) for k, v in there.items()}
 
 # %% ../../nbs/30_nets.embed.ipynb #fc46f707
@@ -158,7 +165,9 @@ class Embed(nn.Module):
 # %% ../../nbs/30_nets.embed.ipynb #20e69f41
 def _line_up(v, h, axis):
     "A vector per sample, `b d`, with an axis for each axis of `h`; `d` goes to `axis`."
-    if len(v) != len(h) or v.shape[1] != h.shape[axis] or h.ndim < 2: raise LabError("modulation", f"{tuple(v.shape)} for h of shape {tuple(h.shape)}", f"the same batch, and as many channels as axis {axis}")
+    if len(v) != len(h) or v.shape[1] != h.shape[axis] or h.ndim < 2:
+        raise LabError("modulation", f"{tuple(v.shape)} for h of shape {tuple(h.shape)}",
+                       f"the same batch, and as many channels as axis {axis}")
     shape = [1] * h.ndim
     shape[0], shape[axis] = v.shape
     return v.reshape(shape)
@@ -184,7 +193,8 @@ class AdaLN(nn.Module):
                  d: int): # channels of h, its last axis
         super().__init__()
         self.norm, self.lin = nn.LayerNorm(d, eps=1e-6, elementwise_affine=False), zero_init(nn.Linear(e, 3 * d))
-    def forward(self, h: Tensor, emb: Float[Tensor, " b e"]) -> tuple[Tensor, Tensor]: # what the block works on, and the gate
+    # what the block works on, and the gate
+    def forward(self, h: Tensor, emb: Float[Tensor, " b e"]) -> tuple[Tensor, Tensor]:
         shift, scale, gate = (_line_up(v, h, -1) for v in self.lin(nn.functional.silu(emb)).chunk(3, 1))
         return self.norm(h) * (1 + scale) + shift, gate
 
@@ -221,7 +231,8 @@ class ParamTable(dict):
     def __repr__(self):
         rows = [(k or "(own)", *v) for k, v in self.items()] + [("all", *(sum(v) for v in zip(*self.values())))]
         width = max(len(r[0]) for r in rows)
-        return "\n".join([f"{'module':{width}} {'total':>10} {'trainable':>10}", *(f"{k:{width}} {n:>10,} {t:>10,}" for k, n, t in rows)])
+        return "\n".join([f"{'module':{width}} {'total':>10} {'trainable':>10}",
+                          *(f"{k:{width}} {n:>10,} {t:>10,}" for k, n, t in rows)])
 
 # %% ../../nbs/30_nets.embed.ipynb #b3f42bd0
 def param_table(

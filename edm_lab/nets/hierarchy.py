@@ -23,7 +23,8 @@ def tree_cond(
 ) -> dict: # "mask" `b n`, "residue" `b n`, "chain" `b r`
     "The trees of a batch as a condition; padded entries are -1."
     trees = [trees] * b if isinstance(trees, Membership) else trees
-    residue, chain = (nn.utils.rnn.pad_sequence([getattr(t, k) for t in trees], batch_first=True, padding_value=-1) for k in ("residue", "chain"))
+    residue, chain = (nn.utils.rnn.pad_sequence([getattr(t, k) for t in trees], batch_first=True, padding_value=-1)
+                      for k in ("residue", "chain"))
     return dict(mask=residue >= 0, residue=residue, chain=chain)
 
 # %% ../../nbs/35_nets.hierarchy.ipynb #4942e039
@@ -93,12 +94,16 @@ class _Storey(nn.Module):
 # %% ../../nbs/35_nets.hierarchy.ipynb #e2950916
 def _trees(cond, mask):
     "Atom -> residue and residue -> chain as matrices, checked; a residue without atoms is no residue."
-    if cond.get("residue") is None or cond.get("chain") is None: raise LabError("cond", "no 'residue' and 'chain'", "the tree of each sample, see tree_cond")
-    if cond["residue"].shape != mask.shape: raise LabError("cond['residue']", f"shape {tuple(cond['residue'].shape)}", tuple(mask.shape))
+    if cond.get("residue") is None or cond.get("chain") is None:
+        raise LabError("cond", "no 'residue' and 'chain'", "the tree of each sample, see tree_cond")
+    if cond["residue"].shape != mask.shape:
+        raise LabError("cond['residue']", f"shape {tuple(cond['residue'].shape)}", tuple(mask.shape))
     A = member(cond["residue"], cond["chain"].shape[1]) & mask[..., None]
     C = member(cond["chain"]) & A.any(1)[..., None]
     lost = (mask & ~A.any(-1)).any() | (A.any(1) & ~C.any(-1)).any()
-    if lost: raise LabError("cond", "a real atom without a residue, or its residue without a chain", "residue in 0..r-1, chain of each of the r residues")
+    if lost:
+        raise LabError("cond", "a real atom without a residue, or its residue without a chain",
+                       "residue in 0..r-1, chain of each of the r residues")
     return A, C
 
 # %% ../../nbs/35_nets.hierarchy.ipynb #62b1ed72
@@ -116,19 +121,23 @@ class TrackNet(nn.Module):
                  centred: bool = False): # centre the coordinates and F_x over the real atoms
         super().__init__()
         self.d, self.levels, self.centred = d, levels, centred
-        self.embed, self.more = PointEmbed(width, context, n_classes, vec), nn.ModuleList(Embed(width) for _ in range(levels - 1))
+        self.embed, self.more = PointEmbed(width, context, n_classes,
+                                           vec), nn.ModuleList(Embed(width) for _ in range(levels - 1))
         self.inp, self.size = nn.Linear(d * levels, width), nn.ModuleList(nn.Linear(1, width) for _ in range(2))
         self.storeys = nn.ModuleList(_Storey(width, heads) for _ in range(depth))
         self.out = nn.Sequential(nn.LayerNorm(width), zero_init(nn.Linear(width, d * levels)))
-    def forward(self, x_in: Float[Tensor, " b n *kd"], c_noise: Float[Tensor, " b *k"], cond: dict | None = None) -> Float[Tensor, " b n *kd"]:
+    def forward(self, x_in: Float[Tensor, " b n *kd"], c_noise: Float[Tensor, " b *k"],
+                cond: dict | None = None) -> Float[Tensor, " b n *kd"]:
         cond, flat = cond or {}, x_in.flatten(2)
-        if flat.shape[-1] != self.d * self.levels: raise LabError("x_in", f"shape {tuple(x_in.shape)}", f"{self.levels} x {self.d} numbers an atom")
+        if flat.shape[-1] != self.d * self.levels:
+            raise LabError("x_in", f"shape {tuple(x_in.shape)}", f"{self.levels} x {self.d} numbers an atom")
         mask = _mask_of(cond, x_in)
         A, C = _trees(cond, mask)
         place = (lambda v: centre(v, mask)) if self.centred else (lambda v: _zero(v, mask))
         e_atom, e = _levels(self, c_noise, cond, mask)
         a = _zero(self.inp(place(flat)) + e_atom, mask)
-        r, c = (_zero(net(M.sum(1)[..., None].clamp_min(1).log().to(a.dtype)), M.any(1)) for net, M in zip(self.size, (A, C)))
+        r, c = (_zero(net(M.sum(1)[..., None].clamp_min(1).log().to(a.dtype)), M.any(1))
+                for net, M in zip(self.size, (A, C)))
         for storey in self.storeys: a, r, c = storey(a, r, c, e, A, C)
         return place(self.out(a)).reshape(x_in.shape)
 
@@ -136,7 +145,8 @@ class TrackNet(nn.Module):
 def _levels(net, c_noise, cond, mask):
     "The embedding of each atom, `b n e`, and of each sample, `b e`: one part for each level's c_noise."
     c = c_noise[:, None].expand(-1, net.levels) if c_noise.ndim == 1 else c_noise
-    if c.shape[1] != net.levels: raise LabError("c_noise", f"shape {tuple(c_noise.shape)}", f"one number for each of {net.levels} levels")
+    if c.shape[1] != net.levels:
+        raise LabError("c_noise", f"shape {tuple(c_noise.shape)}", f"one number for each of {net.levels} levels")
     more = sum(embed(c[:, i + 1]) for i, embed in enumerate(net.more))
     e = net.embed.embed(c[:, 0], cond) + more
     return net.embed(c[:, 0], cond, mask) + (more[:, None] if net.levels > 1 else 0), e

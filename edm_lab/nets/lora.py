@@ -25,7 +25,8 @@ class LoRA(nn.Module):
                  alpha: float = 16., # its size: alpha / r times B A
                  gen: torch.Generator | None = None): # draws A; None: torch's global generator
         super().__init__()
-        if not 0 < r <= min(base.weight.shape): raise LabError("r", r, f"1 to {min(base.weight.shape)}, the largest rank of the layer")
+        if not 0 < r <= min(base.weight.shape):
+            raise LabError("r", r, f"1 to {min(base.weight.shape)}, the largest rank of the layer")
         self.base, self.scale, self.merged = base.requires_grad_(False), alpha / r, False
         bound = 1 / math.sqrt(base.in_features)
         self.A = nn.Parameter(bound * (2 * torch.rand(r, base.in_features, generator=gen) - 1).to(base.weight))
@@ -51,7 +52,9 @@ def add_lora(
     patterns = [names] if isinstance(names, str) else names
     linear = [k for k, m in net.named_modules() if isinstance(m, nn.Linear) and not k.endswith(".base")]
     for p in patterns:
-        if not any(fnmatch(k, p) for k in linear): raise LabError(f"names: {p!r}", "no linear layer of that name", f"a pattern for one of {', '.join(linear[:8])} ...")
+        if not any(fnmatch(k, p) for k in linear):
+            raise LabError(f"names: {p!r}", "no linear layer of that name", f"a pattern for one of "
+                           f"{', '.join(linear[:8])} ...")
     net.requires_grad_(False)
     found = [k for k in linear if any(fnmatch(k, p) for p in patterns)]
     for k in found: net.set_submodule(k, LoRA(net.get_submodule(k), r, alpha, rng(seed, k)))
@@ -137,4 +140,5 @@ def composite_gain(
     "Worst growth of signals and gradients through the product of the mixing matrices, and what it leaves of the differences."
     P = torch.eye(mixes[0].shape[-1], dtype=torch.float64, device=mixes[0].device)
     for H in mixes: P = H.double() @ P
-    return dict(forward=float(P.abs().sum(-1).max()), backward=float(P.abs().sum(-2).max()), second=float(torch.linalg.svdvals(P)[..., 1].max()))
+    return dict(forward=float(P.abs().sum(-1).max()), backward=float(P.abs().sum(-2).max()),
+                second=float(torch.linalg.svdvals(P)[..., 1].max()))

@@ -20,7 +20,8 @@ class _Block(nn.Module):
     "One residual block: norm, linear, FiLM, silu, linear."
     def __init__(self, width, dropout):
         super().__init__()
-        self.norm, self.film, self.drop = nn.RMSNorm(width, elementwise_affine=False), FiLM(width, width), nn.Dropout(dropout)
+        self.norm, self.film, self.drop = nn.RMSNorm(width,
+                                                     elementwise_affine=False), FiLM(width, width), nn.Dropout(dropout)
         self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
     def forward(self, h, emb):
         return h + self.second(self.drop(nn.functional.silu(self.film(self.first(self.norm(h)), emb))))
@@ -40,8 +41,10 @@ class MLP(nn.Module):
         self.enter = nn.Linear(d, width)
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
         self.leave = nn.Sequential(nn.SiLU(), zero_init(nn.Linear(width, d)))
-    def forward(self, x_in: Float[Tensor, " b *d"], c_noise: Float[Tensor, " b"], cond: dict | None = None) -> Float[Tensor, " b *d"]:
-        if math.prod(x_in.shape[1:]) != self.d: raise LabError("x_in", f"events of shape {tuple(x_in.shape[1:])}", f"{self.d} numbers each")
+    def forward(self, x_in: Float[Tensor, " b *d"], c_noise: Float[Tensor, " b"],
+                cond: dict | None = None) -> Float[Tensor, " b *d"]:
+        if math.prod(x_in.shape[1:]) != self.d:
+            raise LabError("x_in", f"events of shape {tuple(x_in.shape[1:])}", f"{self.d} numbers each")
         h, emb = self.enter(x_in.flatten(1)), self.embed(c_noise, cond)
         for block in self.blocks: h = block(h, emb)
         return self.leave(h).reshape(x_in.shape)

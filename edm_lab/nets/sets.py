@@ -37,7 +37,8 @@ class MAB(nn.Module):
         if width % heads: raise LabError("heads", heads, f"a divisor of the width, {width}")
         self.heads, self.norm_q, self.norm_k = heads, nn.LayerNorm(width), nn.LayerNorm(width)
         self.q, self.kv, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(),
+                                 nn.Linear(2 * width, width))
     def attend(self, Q, K, mask=None, bias=None):
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (self.q(Q), *self.kv(K).chunk(2, -1)))
         bias = None if bias is None else bias.to(q.dtype)
@@ -58,7 +59,8 @@ class SAB(nn.Module):
     def __init__(self, width: int, heads: int = 4):
         super().__init__()
         self.mab = MAB(width, heads)
-    def forward(self, X: Float[Tensor, " b n e"], mask: Bool[Tensor, " b n"] | None = None, bias: Tensor | None = None) -> Float[Tensor, " b n e"]:
+    def forward(self, X: Float[Tensor, " b n e"], mask: Bool[Tensor, " b n"] | None = None,
+                bias: Tensor | None = None) -> Float[Tensor, " b n e"]:
         return _zero(self.mab(X, X, mask, bias), mask)
 
 # %% ../../nbs/34_nets.sets.ipynb #0b4f3755
@@ -97,9 +99,11 @@ class PointEmbed(nn.Module):
         e = self.embed(c_noise, cond)[:, None].expand(*mask.shape, -1)
         v = cond.get("context") if self.context else None
         if v is None: return e + self.null if self.context else e
-        if v.shape != (*mask.shape, self.context): raise LabError("cond['context']", f"shape {tuple(v.shape)}", (*mask.shape, self.context))
+        if v.shape != (*mask.shape, self.context):
+            raise LabError("cond['context']", f"shape {tuple(v.shape)}", (*mask.shape, self.context))
         told = mask & ~v.isnan().all(-1)
-        return e + torch.where(told[..., None], self.of_context(torch.where(told[..., None], v, 0).to(self.null)), self.null)
+        return e + torch.where(told[..., None], self.of_context(torch.where(told[..., None], v, 0).to(self.null)),
+                               self.null)
 
 # %% ../../nbs/34_nets.sets.ipynb #060f277a
 class _Block(nn.Module):
@@ -116,7 +120,9 @@ def _mask_of(cond, x_in):
     "The mask of the condition, checked; none means that all points are real."
     mask = cond.get("mask")
     if mask is None: return torch.ones(x_in.shape[:2], dtype=torch.bool, device=x_in.device)
-    if mask.dtype != torch.bool or mask.shape != x_in.shape[:2]: raise LabError("cond['mask']", f"{mask.dtype} of shape {tuple(mask.shape)}", f"bool of shape {tuple(x_in.shape[:2])}")
+    if mask.dtype != torch.bool or mask.shape != x_in.shape[:2]:
+        raise LabError("cond['mask']", f"{mask.dtype} of shape {tuple(mask.shape)}",
+                       f"bool of shape {tuple(x_in.shape[:2])}")
     return mask
 
 # %% ../../nbs/34_nets.sets.ipynb #492d0198
@@ -136,13 +142,15 @@ class SetNet(nn.Module):
                  self_cond: bool = False, # listen to cond['self_cond'], an earlier answer
                  centred: bool = False): # centre the coordinates and F_x over the real points
         super().__init__()
-        self.d, self.angles, self.self_cond, self.centred, self.wants_raw = d, float(angles), self_cond, centred, bool(bias or angles)
+        self.d, self.angles, self.self_cond, self.centred, self.wants_raw = (d, float(angles), self_cond, centred,
+                                                                             bool(bias or angles))
         self.embed = PointEmbed(width, context, n_classes, vec)
         self.bias = DistanceBias(heads, *(() if bias is True else bias)) if bias else None
         self.inp = nn.Linear(d * (2 if self_cond else 1) + 8 * bool(angles), width)
         self.blocks = nn.ModuleList(_Block(width, heads, 0 if bias and not i else inducing) for i in range(depth))
         self.out = nn.Sequential(nn.LayerNorm(width), zero_init(nn.Linear(width, d)))
-    def forward(self, x_in: Float[Tensor, " b n d"], c_noise: Float[Tensor, " b"], cond: dict | None = None) -> Float[Tensor, " b n d"]:
+    def forward(self, x_in: Float[Tensor, " b n d"], c_noise: Float[Tensor, " b"],
+                cond: dict | None = None) -> Float[Tensor, " b n d"]:
         cond = cond or {}
         mask = _mask_of(cond, x_in)
         e, bias = self.embed(c_noise, cond, mask), self.bias(_raw(cond, mask)) if self.bias else None
@@ -154,7 +162,9 @@ class SetNet(nn.Module):
 # %% ../../nbs/34_nets.sets.ipynb #b5854fcd
 def _raw(cond, mask):
     "The points in data units, padded rows zero."
-    if cond.get("x_raw") is None: raise LabError("cond['x_raw']", "nothing", "the points in data units: call the network through Precond, which gives them")
+    if cond.get("x_raw") is None:
+        raise LabError("cond['x_raw']", "nothing",
+                       "the points in data units: call the network through Precond, which gives them")
     return _zero(cond["x_raw"], mask)
 
 # %% ../../nbs/34_nets.sets.ipynb #bc1a9824
@@ -163,8 +173,12 @@ def _tokens(net, x_in, c_noise, cond, mask):
     if x_in.shape[-1] != net.d: raise LabError("x_in", f"{x_in.shape[-1]} coordinates a point", net.d)
     place = (lambda v: centre(v, mask)) if net.centred else (lambda v: _zero(v, mask))
     parts = [place(x_in)]
-    if net.self_cond: parts.append(torch.zeros_like(x_in) if cond.get("self_cond") is None else place(cond["self_cond"].to(x_in.dtype)))
-    if net.angles: parts.append((angle_hist(_raw(cond, mask), mask) * noise_gate(c_noise, net.angles)[:, None, None]).to(x_in.dtype))
+    if net.self_cond:
+        parts.append(torch.zeros_like(x_in) if cond.get("self_cond") is None
+                     else place(cond["self_cond"].to(x_in.dtype)))
+    if net.angles:
+        parts.append((angle_hist(_raw(cond, mask), mask)
+                      * noise_gate(c_noise, net.angles)[:, None, None]).to(x_in.dtype))
     return torch.cat(parts, -1)
 
 # %% ../../nbs/34_nets.sets.ipynb #f8f7c746
@@ -180,6 +194,8 @@ def padding_error(
     mask, rest = cond["mask"], {k: v for k, v in cond.items() if k != "mask"}
     dirty = {k: torch.where(mask[..., None], v, rubbish) if v.ndim == 3 else v for k, v in rest.items()}
     out = net(torch.where(mask[..., None], x_in, rubbish), c_noise, dirty | dict(mask=mask))
-    def alone(i): return net(x_in[i:i + 1, mask[i]], c_noise[i:i + 1], {k: v[i:i + 1, mask[i]] if v.ndim == 3 else v[i:i + 1] for k, v in rest.items()})
+    def alone(i):
+        return net(x_in[i:i + 1, mask[i]], c_noise[i:i + 1], {k: v[i:i + 1, mask[i]] if v.ndim == 3 else v[i:i + 1]
+                                                              for k, v in rest.items()})
     diffs = [out[~mask], *(out[i, m] - alone(i)[0] for i, m in enumerate(mask) if m.any())]
     return max(float(v.abs().max()) for v in diffs if v.numel())

@@ -107,18 +107,24 @@ class UNet(nn.Module):
                  circular: bool = False, # the grid wraps around
                  skip: bool = True): # the skip at full resolution; False shows what it is for
         super().__init__()
-        if dim not in (1, 2, 3) or len(channels) != len(attention): raise LabError("UNet", f"dim {dim}, {len(channels)} levels, attention for {len(attention)}", "dim 1, 2 or 3, and a word about attention for each level")
+        if dim not in (1, 2, 3) or len(channels) != len(attention):
+            raise LabError("UNet", f"dim {dim}, {len(channels)} levels, attention for {len(attention)}",
+                           "dim 1, 2 or 3, and a word about attention for each level")
         self.c_in, self.dim, self.extra, e = c_in, dim, extra, 4 * channels[0]
         self.embed = Embed(e, n_classes, vec)
         if extra: self.null_image = nn.Parameter(torch.zeros(extra, *(1,) * dim))
         self.enter = _conv(c_in + extra, channels[0], dim, circular)
         self.ladder = _Ladder(channels, e, dim, attention, circular, dropout, skip)
-        self.leave = nn.Sequential(_norm(channels[0]), nn.SiLU(), zero_init(_conv(channels[0], out or c_in, dim, circular)))
-    def forward(self, x_in: Float[Tensor, " b c *grid"], c_noise: Float[Tensor, " b"], cond: dict | None = None) -> Float[Tensor, " b c2 *grid"]:
-        if x_in.ndim != self.dim + 2 or x_in.shape[1] != self.c_in: raise LabError("x_in", f"shape {tuple(x_in.shape)}", f"b, {self.c_in} channels, {self.dim} axes")
+        self.leave = nn.Sequential(_norm(channels[0]), nn.SiLU(),
+                                   zero_init(_conv(channels[0], out or c_in, dim, circular)))
+    def forward(self, x_in: Float[Tensor, " b c *grid"], c_noise: Float[Tensor, " b"],
+                cond: dict | None = None) -> Float[Tensor, " b c2 *grid"]:
+        if x_in.ndim != self.dim + 2 or x_in.shape[1] != self.c_in:
+            raise LabError("x_in", f"shape {tuple(x_in.shape)}", f"b, {self.c_in} channels, {self.dim} axes")
         h = torch.cat([x_in, self._image(cond, x_in)], 1) if self.extra else x_in
         return self.leave(self.ladder(self.enter(h), self.embed(c_noise, cond)))
     def _image(self, cond, x_in):
         v, shape = (cond or {}).get("image"), (len(x_in), self.extra, *x_in.shape[2:])
         if v is not None and v.shape != shape: raise LabError("cond['image']", f"shape {tuple(v.shape)}", shape)
-        return or_null(nn.Identity(), None if v is None else v.to(x_in), self.null_image.to(x_in), len(x_in)).expand(shape)
+        return or_null(nn.Identity(), None if v is None else v.to(x_in), self.null_image.to(x_in),
+                       len(x_in)).expand(shape)

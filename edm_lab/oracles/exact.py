@@ -29,7 +29,8 @@ class Oracle:
         levels = torch.as_tensor(sigma, dtype=torch.float64)
         x0 = self.sample(draws, rng(seed, "floor", "x0")).double()
         eps = randn_like(x0, rng(seed, "floor", "eps"))
-        v = torch.stack([self.posterior_var(x0 + s * eps, s.item()) for s in levels.reshape(-1)]).reshape(*levels.shape, draws)
+        v = torch.stack([self.posterior_var(x0 + s * eps, s.item())
+                         for s in levels.reshape(-1)]).reshape(*levels.shape, draws)
         return v.mean(-1), v.std(-1) / draws**.5
     def bayes_error(self, sigma, draws=1024, seed=0):
         "E|x0 - D|^2 per coordinate at each level: the loss that no denoiser beats."
@@ -41,7 +42,8 @@ class Modes(NamedTuple):
     lam: Float64[Tensor, " r"] # variance of the data in units of the noise
     A: Float64[Tensor, "r p"] # into the modes: A K A^T = 1
     S: Float64[Tensor, "p r"] # and back
-    H: Float64[Tensor, "p p"] | None # what is inferred from the part that noise does not reach; None: it reaches everything
+    # what is inferred from the part that noise does not reach; None: it reaches everything
+    H: Float64[Tensor, "p p"] | None
 
 # %% ../../nbs/11_oracles.exact.ipynb #8b919dfb
 def wiener_modes(
@@ -68,7 +70,8 @@ def _layout(mean, cov, noise):
     sets = len(e) == 2 and e[0] != e[1] and tuple(cov.shape) == (e[0], e[0])
     diagonal = cov.ndim == 0 or tuple(cov.shape) == e
     if not (diagonal or sets or tuple(cov.shape) == (P, P)):
-        raise LabError("cov", f"shape {tuple(cov.shape)} for data of shape {e}", f"a number, {e}, {(P, P)}" + (f" or {(e[0], e[0])} over the points" if len(e) == 2 else ""))
+        raise LabError("cov", f"shape {tuple(cov.shape)} for data of shape {e}",
+                       f"a number, {e}, {(P, P)}" + (f" or {(e[0], e[0])} over the points" if len(e) == 2 else ""))
     if noise is None: return (e if sets else (P, 1)), (cov.expand(e).reshape(-1, 1) if diagonal else cov), None
     if len(e) != 2: raise LabError("mean", f"shape {e}", "points, n d, for noise with a covariance over points")
     K = noise.cov(e[0])
@@ -79,8 +82,11 @@ def _layout(mean, cov, noise):
 # %% ../../nbs/11_oracles.exact.ipynb #425a35bf
 def _check_cov(C):
     "Complain about a covariance that is none (`p 1`: variances)."
-    low = C.amin() if C.shape[1] == 1 else torch.linalg.eigvalsh(C)[0] if C.isfinite().all() and torch.allclose(C, C.mT) else math.nan
-    if not low >= -1e-6 * C.abs().max(): raise LabError("cov", "values that are not finite, or not symmetric" if low != low else f"a variance of {low:.3g}", "a covariance: symmetric, no negative variance")
+    low = (C.amin() if C.shape[1] == 1 else torch.linalg.eigvalsh(C)[0] if C.isfinite().all()
+           and torch.allclose(C, C.mT) else math.nan)
+    if not low >= -1e-6 * C.abs().max():
+        raise LabError("cov", "values that are not finite, or not symmetric" if low != low
+                       else f"a variance of {low:.3g}", "a covariance: symmetric, no negative variance")
 
 # %% ../../nbs/11_oracles.exact.ipynb #da6440d9
 def _diagonalise(mean, cov, noise):
@@ -95,7 +101,8 @@ def _diagonalise(mean, cov, noise):
 # %% ../../nbs/11_oracles.exact.ipynb #72606c48
 def _whiten(o, x, sigma):
     "Of a batch: the part inferred without noise, the modes' coordinates, their variances, and sigma^2."
-    if o.mean.ndim and x.shape[1:] != o.mean.shape: raise LabError("x", f"shape {tuple(x.shape)}", f"b samples of shape {tuple(o.mean.shape)}")
+    if o.mean.ndim and x.shape[1:] != o.mean.shape:
+        raise LabError("x", f"shape {tuple(x.shape)}", f"b samples of shape {tuple(o.mean.shape)}")
     y = (x.double() - o.mean.to(x.device)).reshape(len(x), -1, o.view[1])
     h = 0 if o.modes.H is None else _mul(o.modes.H, y)
     return h, _mul(o.modes.A, y - h), o.modes.lam.to(x.device)[:, None], sigma_like(sigma, y).square().clamp_min(1e-200)
@@ -117,16 +124,19 @@ class GaussianOracle(Oracle):
     def __call__(self, x, sigma, cond=None):
         h, z, lam, s2 = _whiten(self, x, sigma)
         return (self.mean.to(x.device) + (h + _mul(self.modes.S, lam / (lam + s2) * z)).reshape(x.shape)).to(x.dtype)
-    def bayes_error(self, sigma, draws=None, seed=None): # closed form: lam sigma^2 / (lam + sigma^2), summed over the modes by their length
+    # closed form: lam sigma^2 / (lam + sigma^2), summed over the modes by their length
+    def bayes_error(self, sigma, draws=None, seed=None):
         lam, s2 = self.modes.lam, torch.as_tensor(sigma).double().cpu()[..., None]**2
-        return (lam * s2 / (lam + s2).clamp_min(1e-200) * (1 if self.root is None else self.modes.S.square().sum(0))).sum(-1) / self.view[0]
+        return (lam * s2 / (lam + s2).clamp_min(1e-200) * (1 if self.root is None
+                                                           else self.modes.S.square().sum(0))).sum(-1) / self.view[0]
     def posterior_var(self, x, sigma): return self.bayes_error(sigma).to(x.device).expand(len(x)) # b: the same for every x
     def log_prob(self, x, sigma): # b: log p(x; sigma), nats; under coloured noise, of the modes' coordinates
         _, z, lam, s2 = _whiten(self, x, sigma)
         return -(z**2 / (lam + s2) + (2 * math.pi * (lam + s2)).log()).sum((1, 2)) / 2
     def sample(self, n, gen=None):
         z = randn_like(self.mean.new_empty(n, *self.view), gen)
-        return (self.mean + (z * self.modes.lam[:, None].sqrt() if self.root is None else self.root @ z).reshape(n, *self.mean.shape)).to(self.dtype)
+        return (self.mean + (z * self.modes.lam[:, None].sqrt() if self.root is None
+                             else self.root @ z).reshape(n, *self.mean.shape)).to(self.dtype)
 
 # %% ../../nbs/11_oracles.exact.ipynb #c74588a9
 def tree_gaussian(
@@ -142,7 +152,8 @@ def tree_gaussian(
 def _weights(w, n):
     "Positive weights with sum 1, float64."
     w = torch.ones(n, dtype=torch.float64) if w is None else torch.as_tensor(w).double().cpu()
-    if w.shape != (n,) or not ((w > 0) & w.isfinite()).all(): raise LabError("weights", f"shape {tuple(w.shape)}, least {w.min():.3g}", f"{n} positive numbers")
+    if w.shape != (n,) or not ((w > 0) & w.isfinite()).all():
+        raise LabError("weights", f"shape {tuple(w.shape)}, least {w.min():.3g}", f"{n} positive numbers")
     return w / w.sum()
 
 # %% ../../nbs/11_oracles.exact.ipynb #a77b2efc
@@ -153,12 +164,16 @@ class MixtureOracle(Oracle):
                  covs: float | Tensor, # a number; a number a component `k`; variances `k *d`; matrices `k p p`
                  weights: Float[Tensor, " k"] | None = None): # of the components, any sum; None: equal
         covs = torch.as_tensor(covs)
-        self.parts = [GaussianOracle(m, c) for m, c in zip(means, covs.expand(len(means)) if covs.ndim == 0 else covs, strict=True)]
+        self.parts = [GaussianOracle(m, c) for m, c in zip(means, covs.expand(len(means)) if covs.ndim == 0 else covs,
+                                                           strict=True)]
         self.weights = _weights(weights, len(means))
-        centre, spread = torch.stack([p.mean.mean() for p in self.parts]), torch.tensor([p.sigma_data for p in self.parts], dtype=torch.float64)
+        centre, spread = torch.stack([p.mean.mean()
+                                      for p in self.parts]), torch.tensor([p.sigma_data for p in self.parts],
+                                                                          dtype=torch.float64)
         self.sigma_data = (self.weights @ (spread**2 + (centre - self.weights @ centre)**2)).sqrt().item()
     def _parts(self, x, sigma): # b k: log w_k + log N_k; k b *d: D_k
-        return torch.stack([w.log() + p.log_prob(x, sigma) for w, p in zip(self.weights, self.parts)], 1), torch.stack([p(x.double(), sigma) for p in self.parts])
+        return torch.stack([w.log() + p.log_prob(x, sigma) for w, p in zip(self.weights, self.parts)],
+                           1), torch.stack([p(x.double(), sigma) for p in self.parts])
     def responsibilities(self, x, sigma): return self._parts(x, sigma)[0].softmax(1)
     def log_prob(self, x, sigma): return self._parts(x, sigma)[0].logsumexp(1)
     def __call__(self, x, sigma, cond=None):
@@ -167,7 +182,8 @@ class MixtureOracle(Oracle):
     def posterior_var(self, x, sigma):
         logits, predictions = self._parts(x, sigma)
         baselines = torch.stack([p.posterior_var(x, sigma) for p in self.parts], 1)
-        return (logits.softmax(1) * (baselines + (predictions - self(x.double(), sigma)).flatten(2).square().mean(2).T)).sum(1)
+        return (logits.softmax(1) * (baselines + (predictions
+                                                  - self(x.double(), sigma)).flatten(2).square().mean(2).T)).sum(1)
     def sample(self, n, gen=None):
         size = torch.multinomial(self.weights, n, replacement=True, generator=gen).bincount(minlength=len(self.parts))
         return torch.cat([p.sample(int(m), gen) for m, p in zip(size, self.parts)])[torch.randperm(n, generator=gen)]
@@ -178,7 +194,8 @@ def _scan(o, x, sigma):
     y = x.double().reshape(len(x), -1)
     s2 = 2 * sigma_like(sigma, y).clamp_min(1e-8 * o.sigma_data)**2                # sigma = 0 means the nearest datum
     m = y.new_full((len(y), 1), -math.inf)
-    Z, Z2, Q, S, size = torch.zeros_like(m), torch.zeros_like(m), torch.zeros_like(m), torch.zeros_like(y), y.square().sum(1, keepdim=True)
+    Z, Z2, Q, S, size = (torch.zeros_like(m), torch.zeros_like(m), torch.zeros_like(m), torch.zeros_like(y),
+                         y.square().sum(1, keepdim=True))
     for i in range(0, len(o.data), o.chunk):
         c = o.data[i:i + o.chunk].reshape(-1, y.shape[1]).to(y)
         d2 = (size - 2 * y @ c.mT + torch.einsum("ij,ij->i", c, c)).clamp_min(0)
@@ -208,9 +225,11 @@ class DataOracle(Oracle):
         self.data, self.weights = data, _weights(weights, len(data))
         self.chunk = chunk or max(1, 4_000_000 // max(1, data[0].numel()))
         self.sigma_data = _pooled_std(self)
-        if not 0 < self.sigma_data < math.inf: raise LabError("data", f"standard deviation {self.sigma_data}", "finite values that differ")
+        if not 0 < self.sigma_data < math.inf:
+            raise LabError("data", f"standard deviation {self.sigma_data}", "finite values that differ")
     def _posterior(self, x, sigma):
-        if x.shape[1:] != self.data.shape[1:]: raise LabError("x", f"shape {tuple(x.shape)}", f"b samples of shape {tuple(self.data.shape[1:])}")
+        if x.shape[1:] != self.data.shape[1:]:
+            raise LabError("x", f"shape {tuple(x.shape)}", f"b samples of shape {tuple(self.data.shape[1:])}")
         return _scan(self, x, sigma)
     def __call__(self, x, sigma, cond=None): return self._posterior(x, sigma)[1].reshape(x.shape).to(x.dtype)
     def neighbours(self, x, sigma): # b: effective number of rows in the answer, 1 / sum p^2, from 1 to n

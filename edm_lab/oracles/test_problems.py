@@ -56,7 +56,8 @@ def problem(
 ) -> Oracle: # the exact denoiser, with `sample`, `score` and the rest
     "An exact test problem: centred means, then means and variances scaled so that $\\frac1P\\sum_i \\mathrm{Var}(x_i) = std^2$."
     if name == "E": return DataOracle(digits(std))
-    if name not in PROBLEMS: raise LabError("problem", repr(name), f"one of {', '.join(PROBLEMS)} or E (D is data only: `spiral`)")
+    if name not in PROBLEMS:
+        raise LabError("problem", repr(name), f"one of {', '.join(PROBLEMS)} or E (D is data only: `spiral`)")
     means, var = PROBLEMS[name](torch.Generator().manual_seed(0))
     means = means - means.mean(0)
     scale = std / (means.square().mean() + var.mean()).sqrt()
@@ -83,10 +84,13 @@ def spiral(
 ) -> Float[Tensor, "n 2"]: # float64
     "An arm $r \\propto \\varphi$ with equal density along the arm (nearly: $\\varphi \\propto \\sqrt u$), blurred by `width`; exactly centred in law and scaled."
     u = (torch.arange(4000, dtype=torch.float64) + .5) / 4000
-    def arm(u): return u.sqrt()[..., None] * torch.stack([(2 * math.pi * turns * u.sqrt()).cos(), (2 * math.pi * turns * u.sqrt()).sin()], -1)
+    def arm(u):
+        return u.sqrt()[..., None] * torch.stack([(2 * math.pi * turns * u.sqrt()).cos(),
+                                                  (2 * math.pi * turns * u.sqrt()).sin()], -1)
     middle = arm(u).mean(0)
     scale = std / ((arm(u) - middle).square().mean() + width**2).sqrt()
-    x = arm(torch.rand(n, generator=gen, dtype=torch.float64)) + width * torch.randn(n, 2, generator=gen, dtype=torch.float64)
+    x = arm(torch.rand(n, generator=gen, dtype=torch.float64)) + width * torch.randn(n, 2, generator=gen,
+                                                                                     dtype=torch.float64)
     return scale * (x - middle)
 
 # %% ../../nbs/11b_oracles.test_problems.ipynb #15172621
@@ -111,7 +115,9 @@ def reference(
     cond: dict | None = None, # condition, handed to D
 ) -> Float[Tensor, " b *d"]: # the exact end points, to a few 1e-6 of their size at the default
     "End points of $dx/d\\log\\sigma = x - D$ by Runge-Kutta of order 4 in log sigma; 4 `steps` + 1 calls."
-    if not 0 < sigma_min < sigma_max or steps < 1: raise LabError("reference", f"sigma_min {sigma_min}, sigma_max {sigma_max}, {steps} steps", "0 < sigma_min < sigma_max and at least one step")
+    if not 0 < sigma_min < sigma_max or steps < 1:
+        raise LabError("reference", f"sigma_min {sigma_min}, sigma_max {sigma_max}, {steps} steps",
+                       "0 < sigma_min < sigma_max and at least one step")
     h, x = math.log(sigma_min / sigma_max) / steps, x_T
     def f(x, i): return x - D(x, sigma_max * math.exp(i * h), cond)
     for i in range(steps):
@@ -127,7 +133,8 @@ def rel_rms(
     ref: Float[Tensor, " b *d"], # exact ones, from the same start
 ) -> float: # 0: exact; 1: as wrong as answering 0
     "RMS error of the end points relative to the RMS of the exact ones."
-    if x.shape != ref.shape: raise LabError("rel_rms", f"shapes {tuple(x.shape)} and {tuple(ref.shape)}", "the same samples twice")
+    if x.shape != ref.shape:
+        raise LabError("rel_rms", f"shapes {tuple(x.shape)} and {tuple(ref.shape)}", "the same samples twice")
     return ((x.double() - ref.double()).square().sum() / ref.double().square().sum()).sqrt().item()
 
 # %% ../../nbs/11b_oracles.test_problems.ipynb #64746f60
@@ -138,7 +145,8 @@ def _directions(p, k, seed): # k unit vectors, k p
 # %% ../../nbs/11b_oracles.test_problems.ipynb #5a06da33
 def _on_line(D, u): # means and standard deviations of a mixture's components along u: each k_components
     means = torch.stack([p.mean.reshape(-1) @ u for p in D.parts])
-    var = torch.stack([(p.modes.lam * u**2).sum() if p.root is None else (p.root.mT @ u).square().sum() for p in D.parts])
+    var = torch.stack([(p.modes.lam * u**2).sum() if p.root is None else (p.root.mT @ u).square().sum()
+                       for p in D.parts])
     return means, var.sqrt()
 
 # %% ../../nbs/11b_oracles.test_problems.ipynb #b9de56e1
@@ -153,7 +161,8 @@ def line_quantiles(
     cdf = (D.weights[:, None] * torch.special.ndtr((grid - m[:, None]) / s[:, None].clamp_min(1e-12))).sum(0)
     q = (torch.arange(n, dtype=torch.float64) + .5) / n
     i = torch.searchsorted(cdf, q).clamp(1, len(grid) - 1)
-    return grid[i - 1] + (grid[i] - grid[i - 1]) * ((q - cdf[i - 1]) / (cdf[i] - cdf[i - 1]).clamp_min(1e-300)).clamp(0, 1)
+    return grid[i - 1] + (grid[i] - grid[i - 1]) * ((q - cdf[i - 1])
+                                                    / (cdf[i] - cdf[i - 1]).clamp_min(1e-300)).clamp(0, 1)
 
 # %% ../../nbs/11b_oracles.test_problems.ipynb #c0daba3b
 def sliced_w2(
@@ -169,6 +178,8 @@ def sliced_w2(
     for u in _directions(x.shape[1], directions, seed):
         a = (x @ u).sort().values
         if isinstance(sigma_dist, MixtureOracle): b = line_quantiles(sigma_dist, u, len(a))
-        else: b = torch.quantile((sigma_dist @ u).sort().values, (torch.arange(len(a), dtype=torch.float64) + .5) / len(a))
+        else:
+            b = torch.quantile((sigma_dist @ u).sort().values, (torch.arange(len(a), dtype=torch.float64) + .5)
+                               / len(a))
         total += (a - b).square().mean().item() / directions
     return math.sqrt(total) / scale

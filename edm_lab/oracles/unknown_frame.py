@@ -112,10 +112,12 @@ class Symmetry(NamedTuple):
     draw: Callable # (n, d, gen) -> frames `n d d`
 
 # %% ../../nbs/11a_oracles.unknown_frame.ipynb #ae19f81c
-def _flips(n, d, gen): return torch.diag_embed(torch.randint(0, 2, (n, d), generator=gen, device=gen and gen.device).double() * 2 - 1)
+def _flips(n, d, gen):
+    return torch.diag_embed(torch.randint(0, 2, (n, d), generator=gen, device=gen and gen.device).double() * 2 - 1)
 
 # %% ../../nbs/11a_oracles.unknown_frame.ipynb #9f5a8b2f
-def _known(M): return M.diagonal(dim1=-2, dim2=-1).sum(-1), torch.eye(M.shape[-1], dtype=M.dtype, device=M.device).expand(M.shape)
+def _known(M):
+    return M.diagonal(dim1=-2, dim2=-1).sum(-1), torch.eye(M.shape[-1], dtype=M.dtype, device=M.device).expand(M.shape)
 
 # %% ../../nbs/11a_oracles.unknown_frame.ipynb #2b446c70
 SYMMETRIES = dict( # name -> what is unknown about the frame
@@ -134,15 +136,18 @@ class UnknownFrameOracle(Oracle):
                  V: Float[Tensor, "n d"], # the shape, centred, in data units
                  symmetry: str = "o2"): # what is unknown about its frame: a key of `SYMMETRIES`
         d = _group(symmetry).dim
-        if V.ndim != 2 or d not in (None, V.shape[1]): raise LabError(f"V for group {symmetry!r}", f"shape {tuple(V.shape)}", f"shape (n, {d or 'd'})")
+        if V.ndim != 2 or d not in (None, V.shape[1]):
+            raise LabError(f"V for group {symmetry!r}", f"shape {tuple(V.shape)}", f"shape (n, {d or 'd'})")
         self.V, self.symmetry, self.dtype = V.double(), SYMMETRIES[symmetry], V.dtype
         self.sigma_data = self.V.square().mean().sqrt().item()
     def _frame(self, x, sigma):
-        if x.shape[1:] != self.V.shape: raise LabError("x", f"shape {tuple(x.shape)}", f"(b, {', '.join(map(str, self.V.shape))})")
+        if x.shape[1:] != self.V.shape:
+            raise LabError("x", f"shape {tuple(x.shape)}", f"(b, {', '.join(map(str, self.V.shape))})")
         s = sigma_like(sigma, x.double()).clamp_min(1e-6 * self.sigma_data)       # sigma = 0 means the limit
         return s, *self.symmetry.mean(self.V.mT.to(x.device) @ x.double() / s**2)
     def __call__(self, x, sigma, cond=None): return (self.V.to(x.device) @ self._frame(x, sigma)[2]).to(x.dtype)
-    def sample(self, n, gen=None): return (self.V @ self.symmetry.draw(n, self.V.shape[1], gen).to(self.V.device)).to(self.dtype)
+    def sample(self, n, gen=None):
+        return (self.V @ self.symmetry.draw(n, self.V.shape[1], gen).to(self.V.device)).to(self.dtype)
     def posterior_var(self, x, sigma): # b: E|x0 - D|^2 per coordinate given x = (|V|^2 - |D|^2) / (n d)
         return (self.V.square().mean() - self(x.double(), sigma).square().mean((1, 2))).clamp_min(0)
     def log_prob(self, x, sigma): # b: log p(x; sigma), the log evidence, in nats

@@ -25,7 +25,7 @@ from ..diagnosis.card import Card, nearest, short
 from ..core import Denoiser, LabError, write_whole
 from ..model_checks.examine import Report, examine
 from ..training.logger import Log, read_log
-from ..model_checks.context import LIVE, Subject
+from ..model_checks.context import MODEL_CHECKS, Context
 
 # %% ../../nbs/56b_runs.case_run.ipynb #e139e8a7
 class Bar:
@@ -35,7 +35,8 @@ class Bar:
         file, self.bar, self.plan, self.done, self.name = sys.stderr if file is None else file, None, {}, 0., ""
         if file.isatty():
             from tqdm import tqdm
-            self.bar = tqdm(total=1., file=file, smoothing=0, dynamic_ncols=True, bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")
+            self.bar = tqdm(total=1., file=file, smoothing=0, dynamic_ncols=True,
+                            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")
     def expect(self, plan: dict[str, float]): # stage -> seconds of work, in order
         self.plan = dict(plan)
         if self.bar is not None: self.bar.total = sum(plan.values())
@@ -58,10 +59,11 @@ class Bar:
 def seconds_of(
     cost: dict[str, float], # check -> seconds where it was measured; one that is not named takes 1
     skips: tuple[str, ...] = (), # checks that are not asked
-    given: set[str] | None = None, # fields of `Subject` that are there; None: all
+    given: set[str] | None = None, # fields of `Context` that are there; None: all
 ) -> float: # of the live checks
     "What an examination costs."
-    return sum(cost.get(k, 1.) for k, c in LIVE.items() if k not in skips and (given is None or set(c.needs) <= given))
+    return sum(cost.get(k, 1.) for k, c in MODEL_CHECKS.items() if k not in skips
+               and (given is None or set(c.needs) <= given))
 
 # %% ../../nbs/56b_runs.case_run.ipynb #9a36c254
 def examine_told(
@@ -71,10 +73,10 @@ def examine_told(
     cost: dict[str, float], # as in `seconds_of`
     skips: tuple[str, ...] = (), # checks that are not asked
     tell=lambda share: None, # is told the share that is done
-    **more, # to `examine`: n, levels, seed, fields of `Subject`
+    **more, # to `examine`: n, levels, seed, fields of `Context`
 ) -> Report:
     "Examine the denoiser of a run."
-    given, done = {f.name for f in fields(Subject) if more.get(f.name, f.default) is not None}, []
+    given, done = {f.name for f in fields(Context) if more.get(f.name, f.default) is not None}, []
     work = seconds_of(cost, skips, given)
     def watched(c):
         def run(s, m):
@@ -83,7 +85,7 @@ def examine_told(
             tell(sum(done) / work)
             return out
         return replace(c, run=run)
-    r = examine(D, data, checks={k: watched(c) for k, c in LIVE.items() if k not in skips}, case=case, **more)
+    r = examine(D, data, checks={k: watched(c) for k, c in MODEL_CHECKS.items() if k not in skips}, case=case, **more)
     r.card = Card({"card.title": "The denoiser of this run, examined"}, case)
     return r
 
@@ -96,8 +98,10 @@ def _there(out, case, files): # what run.json says, or None
         if alien: raise LabError(f"{out}", f"{alien}, and no run of {case}", "an empty folder, or a new one (--out)")
         return None
     try: said = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError): raise LabError(f"{out / 'run.json'}", "no readable JSON", "what a run wrote") from None
-    if not isinstance(said, dict) or said.get("case") != case: raise LabError(f"{out}", "another kind of run", f"a run of {case}, or another folder (--out)")
+    except (OSError, ValueError):
+        raise LabError(f"{out / 'run.json'}", "no readable JSON", "what a run wrote") from None
+    if not isinstance(said, dict) or said.get("case") != case:
+        raise LabError(f"{out}", "another kind of run", f"a run of {case}, or another folder (--out)")
     return said
 
 # %% ../../nbs/56b_runs.case_run.ipynb #85f512a8
@@ -114,7 +118,9 @@ def settled(
     if said and not resume: raise LabError(f"{out}", "a run", "--resume to go on with it, or another folder (--out)")
     if resume and not said: raise LabError(f"{out}", "no run", "the folder of a run to go on with, or no --resume")
     for k, v in told.items():
-        if said and v is not None and v != said.get(k): raise LabError(f"{k}: the run in {out} cannot go on", v, f"{said.get(k)}, as it began; or another folder (--out)")
+        if said and v is not None and v != said.get(k):
+            raise LabError(f"{k}: the run in {out} cannot go on", v,
+                           f"{said.get(k)}, as it began; or another folder (--out)")
     return {k: (said or usual).get(k, d) if told.get(k) is None else told[k] for k, d in usual.items()}, said
 
 # %% ../../nbs/56b_runs.case_run.ipynb #cc01656a
@@ -180,7 +186,8 @@ def resized(
         name, eq, value = (w.strip() for w in text.partition("="))
         if not eq or not name: raise LabError(f"argument {short(text)}", expected="name=value, such as steps=100")
         known = [f.name for f in fields(size)]
-        if name not in known: raise LabError(f"{name}=: no such setting", expected=f"one of {', '.join(known)}{nearest(name, known)}")
+        if name not in known:
+            raise LabError(f"{name}=: no such setting", expected=f"one of {', '.join(known)}{nearest(name, known)}")
         size = replace(size, **{name: _read_as(name, value, getattr(size, name))})
     return size
 
@@ -190,12 +197,13 @@ def _read_as(name, value, like): # the value, in the type of what was there
         parts = tuple(w.strip() for w in value.split(",") if w.strip())
         if like and isinstance(like[0], int): return tuple(_read_as(name, w, 1) for w in parts or [""])
         for w in parts:
-            if w not in LIVE: raise LabError(name, short(w), f"names of checks{nearest(w, LIVE)}")
+            if w not in MODEL_CHECKS: raise LabError(name, short(w), f"names of checks{nearest(w, MODEL_CHECKS)}")
         return parts
     whole = isinstance(like, int)
     try: v = int(value) if whole else float(value)
     except ValueError: v = 0
-    if not 0 < v < math.inf: raise LabError(name, short(value), "a whole number from 1 on" if whole else "a number above 0")
+    if not 0 < v < math.inf:
+        raise LabError(name, short(value), "a whole number from 1 on" if whole else "a number above 0")
     return v
 
 # %% ../../nbs/56b_runs.case_run.ipynb #ebffd87f
@@ -221,14 +229,17 @@ def staged(
     "Read, go through the stages and write metrics.json last; of a run that has ended, say what it found."
     began, out = time.perf_counter(), Path(out)
     told, was = settled(out, case, told, dict(data=None, seed=0, quick=False, changes=[]), resume, files)
-    if resume and (out / "metrics.json").is_file(): return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    if resume and (out / "metrics.json").is_file():
+        return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     bar, whole = Bar(), False
     try:
         bar.stage("reading")
         with one_thread():
             data, values = read(told)
             said = dict(case=case) | told | dict(digest=digest_of(*values))
-            if was and was.get("digest") != said["digest"]: raise LabError(f"data: the run in {out} cannot go on", f"other {kind}", f"those that it began with ({was.get('digest')})")
+            if was and was.get("digest") != said["digest"]:
+                raise LabError(f"data: the run in {out} cannot go on", f"other {kind}",
+                               f"those that it began with ({was.get('digest')})")
             metrics = plain_json(stages(data, out, said, bar) | dict(seconds=time.perf_counter() - began))
         write_whole(out / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False))
         whole = True

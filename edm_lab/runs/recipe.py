@@ -47,8 +47,10 @@ def override(
     "One override from the command line."
     key, eq, value = text.partition("=")
     key, value = key.strip(), value.strip()
-    if not eq or not key or not value: raise LabError(f"override {short(text)}", expected="key=value, such as train.lr=3e-4")
-    if key not in known_keys(): raise LabError(f"override: unknown key {key}", expected=f"a key of the card{nearest(key, known_keys())}")
+    if not eq or not key or not value:
+        raise LabError(f"override {short(text)}", expected="key=value, such as train.lr=3e-4")
+    if key not in known_keys():
+        raise LabError(f"override: unknown key {key}", expected=f"a key of the card{nearest(key, known_keys())}")
     if known_keys()[key].type is float and value.startswith((".", "-.")): value = value.replace(".", "0.", 1)
     try: return key, tomllib.loads(f"v = {value}")["v"]
     except tomllib.TOMLDecodeError:
@@ -58,18 +60,24 @@ def override(
 # %% ../../nbs/56_runs.recipe.ipynb #c5a2b16e
 def packaged_recipes() -> list[str]:
     "Names of the recipes that come with the package."
-    return sorted(f.name.removesuffix(".toml") for f in (resources.files("edm_lab") / "recipes").iterdir() if f.name.endswith(".toml"))
+    return sorted(f.name.removesuffix(".toml") for f in (resources.files("edm_lab") / "recipes").iterdir()
+                  if f.name.endswith(".toml"))
 
 # %% ../../nbs/56_runs.recipe.ipynb #3d97d7a6
 def _tree(path, max_bytes=5_000_000):
     "The nested tables of a TOML file, and its folder."
     p = resources.files("edm_lab") / "recipes" / f"{path}.toml" if str(path) in packaged_recipes() else Path(path)
     try:
-        if isinstance(p, Path) and p.stat().st_size > max_bytes: raise LabError(f"{path}", f"{p.stat().st_size} bytes", f"a card of at most {max_bytes} bytes")
+        if isinstance(p, Path) and p.stat().st_size > max_bytes:
+            raise LabError(f"{path}", f"{p.stat().st_size} bytes", f"a card of at most {max_bytes} bytes")
         return tomllib.loads(p.read_bytes().decode("utf-8"))
-    except OSError as e: raise LabError(f"{path}", (e.strerror or "an unreadable file").lower(), f"a card file, or one of {', '.join(packaged_recipes())}{nearest(str(path), packaged_recipes())}") from None
+    except OSError as e:
+        raise LabError(f"{path}", (e.strerror or "an unreadable file").lower(),
+                        f"a card file, or one of "
+                       f"{', '.join(packaged_recipes())}{nearest(str(path), packaged_recipes())}") from None
     except UnicodeDecodeError: raise LabError(f"{path}", "bytes that are not UTF-8", "a text file in UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as e: raise LabError(f"{path}", f"not TOML: {e}", "key = value lines under [section] heads") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as e:
+        raise LabError(f"{path}", f"not TOML: {e}", "key = value lines under [section] heads") from None
 
 # %% ../../nbs/56_runs.recipe.ipynb #6b4024c4
 def _file(source, card_path):
@@ -85,7 +93,8 @@ def load_recipe(
     "A card to be acted on."
     tree, told = _tree(path), dict(map(override, overrides))
     model = tree.get("model")
-    if isinstance(model, dict) and model.get("sigma_data") == "measured": tree["model"] = {k: v for k, v in model.items() if k != "sigma_data"}
+    if isinstance(model, dict) and model.get("sigma_data") == "measured":
+        tree["model"] = {k: v for k, v in model.items() if k != "sigma_data"}
     card = parse_card(tree, str(path))
     for k, v in told.items():
         if (k, v) == ("model.sigma_data", "measured"): card.values.pop(k, None)
@@ -98,19 +107,31 @@ def load_recipe(
 # %% ../../nbs/56_runs.recipe.ipynb #b3ace7b8
 def _check_recipe(card):
     "What the trainer cannot do is said before anything is made."
-    for key, can in {"noise.model": ("isotropic", "centred"), "sigma_dist.kind": ("lognormal", "log_uniform"), "loss.weight": ("edm", "min_snr", "none"), "model.parametrisation": ("edm",), "ema.update": ("step",), "sampling.sampler": SAMPLERS}.items():
-        if card[key] not in can: raise LabError(f"{card.name}: {key}", card[key], f"{', '.join(can)}, which the trainer knows{nearest(card[key], can)}")
-    if card["sigma_dist.kind"] == "log_uniform" and not card.has("sigma_dist.sigma_min", "sigma_dist.sigma_max"): raise LabError(f"{card.name}: sigma_dist", "log_uniform without its ends", "sigma_min and sigma_max")
+    for key, can in {"noise.model": ("isotropic", "centred"), "sigma_dist.kind": ("lognormal", "log_uniform"),
+                     "loss.weight": ("edm", "min_snr", "none"), "model.parametrisation": ("edm",),
+                     "ema.update": ("step",), "sampling.sampler": SAMPLERS}.items():
+        if card[key] not in can:
+            raise LabError(f"{card.name}: {key}", card[key], f"{', '.join(can)}, which the trainer "
+                           f"knows{nearest(card[key], can)}")
+    if card["sigma_dist.kind"] == "log_uniform" and not card.has("sigma_dist.sigma_min", "sigma_dist.sigma_max"):
+        raise LabError(f"{card.name}: sigma_dist", "log_uniform without its ends", "sigma_min and sigma_max")
     lo, hi = card["sigma_dist.sigma_min"] or 0, card["sigma_dist.sigma_max"] or math.inf
-    if not lo < hi: raise LabError(f"{card.name}: sigma_dist", f"sigma_min {lo:g}, sigma_max {hi:g}", "a lower one and a higher one")
+    if not lo < hi:
+        raise LabError(f"{card.name}: sigma_dist", f"sigma_min {lo:g}, sigma_max {hi:g}",
+                       "a lower one and a higher one")
     if card["ema.decay"] >= 1: raise LabError(f"{card.name}: ema.decay", card["ema.decay"], "below 1")
-    if card["train.batch"] % card["train.accumulate"]: raise LabError(f"{card.name}: train.batch", card["train.batch"], f"a multiple of train.accumulate = {card['train.accumulate']}")
+    if card["train.batch"] % card["train.accumulate"]:
+        raise LabError(f"{card.name}: train.batch", card["train.batch"], f"a multiple of train.accumulate = "
+                       f"{card['train.accumulate']}")
 
 # %% ../../nbs/56_runs.recipe.ipynb #c20d152b
 SAMPLERS = ("euler", "heun", "ddim", "churn", "eab", "dpmpp", "unipc") # what `edm_lab sample` can run
 
 # %% ../../nbs/56_runs.recipe.ipynb #28dfe6bc
-def _toml(v): return "{" + ", ".join(f"{json.dumps(str(k))} = {_toml(x)}" for k, x in v.items()) + "}" if isinstance(v, dict) else "[" + ", ".join(map(_toml, v)) + "]" if isinstance(v, list) else json.dumps(v, ensure_ascii=False).replace("\x7f", "\\u007f")
+def _toml(v):
+    return ("{" + ", ".join(f"{json.dumps(str(k))} = {_toml(x)}" for k, x in v.items()) + "}"
+            if isinstance(v, dict) else "[" + ", ".join(map(_toml, v)) + "]" if isinstance(v, list)
+            else json.dumps(v, ensure_ascii=False).replace("\x7f", "\\u007f"))
 
 # %% ../../nbs/56_runs.recipe.ipynb #0ac10343
 def card_text(
@@ -118,7 +139,8 @@ def card_text(
 ) -> str: # TOML that gives the same card
     "A card as a file."
     sections = {}
-    for k, v in card.values.items(): sections.setdefault(k.rpartition(".")[0], []).append(f"{k.rpartition('.')[2]} = {_toml(v)}")
+    for k, v in card.values.items():
+        sections.setdefault(k.rpartition(".")[0], []).append(f"{k.rpartition('.')[2]} = {_toml(v)}")
     return "\n".join(f"[{s}]\n" + "\n".join(lines) + "\n" for s, lines in sorted(sections.items()))
 
 # %% ../../nbs/56_runs.recipe.ipynb #6c148dfb
@@ -128,25 +150,35 @@ def recipe_rows(
     "The rows that a recipe names."
     source, seed = card["data.source"], card["train.seed"]
     if source in KINDS:
-        t = toy(source, card["data.rows"], card["data.held"], seed, **({"frame": card["data.frame"]} if card["data.frame"] and source == "points" else {}))
+        t = toy(source, card["data.rows"], card["data.held"], seed,
+                **({"frame": card["data.frame"]} if card["data.frame"] and source == "points" else {}))
         return t.train, t.held, t.symmetry
     train, held = load_rows(source, card["data.key"]).split(1 - card["data.held_share"], seed)
     return train, held, None if card["data.symmetry"] == "none" else card["data.symmetry"]
 
 # %% ../../nbs/56_runs.recipe.ipynb #1d7470a4
-_NETS = dict(mlp=(MLP, ("width", "depth", "dropout")), unet=(UNet, ("channels", "attention", "dropout")), dit=(DiT, ("patch", "tokens", "width", "depth", "heads", "dropout")),
+_NETS = dict(mlp=(MLP, ("width", "depth", "dropout")), unet=(UNet, ("channels", "attention", "dropout")),
+             dit=(DiT, ("patch", "tokens", "width", "depth", "heads", "dropout")),
              sets=(SetNet, ("width", "depth", "heads", "inducing", "centred", "distance_bias")))
 
 # %% ../../nbs/56_runs.recipe.ipynb #cfd7292f
 def _of_data(kind, rows):
     "What the rows say of a network: its first arguments, and the widths of the conditions."
     shape, cond = tuple(rows.x0.shape[1:]), rows.cond or {}
-    told = dict(n_classes=int(cond["label"].max()) + 1 if "label" in cond else 0, vec=cond["vec"].shape[1] if "vec" in cond else 0)
-    if kind == "sets" and len(shape) != 2: raise LabError("net.kind", f"sets for rows of shape {shape}", "rows of shape (points, coordinates); mlp or dit for vectors, unet for grids")
-    if kind == "unet" and len(shape) < 2: raise LabError("net.kind", f"unet for rows of shape {shape}", "rows of shape (channels, *grid); mlp or dit for vectors")
-    if kind != "sets" and rows.mask is not None: raise LabError("net.kind", f"{kind} for sets of unequal size", "sets, which reads the mask")
+    told = dict(n_classes=int(cond["label"].max()) + 1 if "label" in cond else 0,
+                vec=cond["vec"].shape[1] if "vec" in cond else 0)
+    if kind == "sets" and len(shape) != 2:
+        raise LabError("net.kind", f"sets for rows of shape {shape}", "rows of shape (points, coordinates); mlp or "
+                       "dit for vectors, unet for grids")
+    if kind == "unet" and len(shape) < 2:
+        raise LabError("net.kind", f"unet for rows of shape {shape}",
+                       "rows of shape (channels, *grid); mlp or dit for vectors")
+    if kind != "sets" and rows.mask is not None:
+        raise LabError("net.kind", f"{kind} for sets of unequal size", "sets, which reads the mask")
     if kind == "sets": return dict(d=shape[1], context=cond["context"].shape[2] if "context" in cond else 0) | told
-    return told | dict(mlp=dict(d=math.prod(shape)), dit=dict(shape=shape), unet=dict(c_in=shape[0], dim=len(shape) - 1, extra=cond["image"].shape[1] if "image" in cond else 0))[kind]
+    return told | dict(mlp=dict(d=math.prod(shape)), dit=dict(shape=shape),
+                       unet=dict(c_in=shape[0], dim=len(shape) - 1, extra=cond["image"].shape[1]
+                                 if "image" in cond else 0))[kind]
 
 # %% ../../nbs/56_runs.recipe.ipynb #374ef9e0
 def recipe_net(
@@ -159,10 +191,13 @@ def recipe_net(
     make, skill = _NETS[kind]
     given = {k.partition(".")[2]: v for k, v in card.values.items() if k.startswith("net.") and k != "net.kind"}
     for k in given:
-        if k not in skill: raise LabError(f"net.{k}", f"a {kind}", f"one of {', '.join('net.' + x for x in skill)} for it")
-    args = {k: [int(x) if k == "channels" else bool(x) for x in v] if isinstance(v, list) else v for k, v in given.items()}
+        if k not in skill:
+            raise LabError(f"net.{k}", f"a {kind}", f"one of {', '.join('net.' + x for x in skill)} for it")
+    args = {k: [int(x) if k == "channels" else bool(x) for x in v] if isinstance(v, list) else v
+            for k, v in given.items()}
     if "distance_bias" in args: args["bias"] = args.pop("distance_bias")
-    if kind == "dit" and not {"patch", "tokens"} & args.keys(): args |= dict(tokens=1) if rows.x0.ndim == 2 else dict(patch=1)
+    if kind == "dit" and not {"patch", "tokens"} & args.keys():
+        args |= dict(tokens=1) if rows.x0.ndim == 2 else dict(patch=1)
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(card["train.seed"], "net"))
         return make(**(_of_data(kind, rows) | ({} if n_classes is None else dict(n_classes=n_classes)) | args))
@@ -199,15 +234,23 @@ def build_recipe(
     "Make what a recipe names; what cannot be made is one `LabError`."
     card, (train, held, symmetry) = Card(dict(card.values), card.name), recipe_rows(card)
     noise = Centred() if card["noise.model"] == "centred" else Isotropic()
-    if isinstance(noise, Centred) and train.x0.ndim != 3: raise LabError("noise.model", f"centred for rows of shape {tuple(train.x0.shape[1:])}", "isotropic, or sets of points")
+    if isinstance(noise, Centred) and train.x0.ndim != 3:
+        raise LabError("noise.model", f"centred for rows of shape {tuple(train.x0.shape[1:])}",
+                       "isotropic, or sets of points")
     real = train.x0 if train.mask is None else train.x0[train.mask]
     rms = float(real.double().square().mean().sqrt())
     if not rms > 0: raise LabError("data", "rows that are all zero", "rows that vary")
     card.values.setdefault("model.sigma_data", rms)
     label = max((int(r.cond["label"].max()) for r in (train, held) if r.cond and "label" in r.cond), default=-1) + 1
     D, sigma_dist = Precond(recipe_net(card, train, label or None), card["model.sigma_data"]), recipe_sigma_dist(card)
-    for k, q in (("sampling.sigma_min", .001), ("sampling.sigma_max", .985)): card.values.setdefault(k, float(sigma_dist.icdf(q)))
-    if not card["sampling.sigma_min"] < card["sampling.sigma_max"]: raise LabError("sampling", f"sigma_min {card['sampling.sigma_min']:g}, sigma_max {card['sampling.sigma_max']:g}", "a lower one and a higher one")
-    weight = dict(edm=None, none=_ones, min_snr=partial(min_snr, sigma_data=card["model.sigma_data"]))[card["loss.weight"]]
-    optim = Optim(card["train.lr"], weight_decay=card["train.weight_decay"], warmup=card["train.warmup"], schedule=card["train.schedule"], clip=card["train.clip"])
-    return Recipe(card, D, train, held, symmetry, sigma_dist, Task(noise, weight, cond_drop=card["conditioning.dropout"], n_classes=label), optim)
+    for k, q in (("sampling.sigma_min", .001), ("sampling.sigma_max", .985)):
+        card.values.setdefault(k, float(sigma_dist.icdf(q)))
+    if not card["sampling.sigma_min"] < card["sampling.sigma_max"]:
+        raise LabError("sampling", f"sigma_min {card['sampling.sigma_min']:g}, sigma_max "
+                       f"{card['sampling.sigma_max']:g}", "a lower one and a higher one")
+    weight = dict(edm=None, none=_ones,
+                  min_snr=partial(min_snr, sigma_data=card["model.sigma_data"]))[card["loss.weight"]]
+    optim = Optim(card["train.lr"], weight_decay=card["train.weight_decay"], warmup=card["train.warmup"],
+                  schedule=card["train.schedule"], clip=card["train.clip"])
+    return Recipe(card, D, train, held, symmetry, sigma_dist,
+                  Task(noise, weight, cond_drop=card["conditioning.dropout"], n_classes=label), optim)

@@ -48,7 +48,9 @@ def picture_html(
 ) -> str: # a figure element with the picture inside
     "A picture that needs no file beside the page."
     style = f' style="max-width:{_esc(width)}"' if width else ""
-    return f'<figure{style}><img alt="{_esc(alt)}" src="data:image/png;base64,{base64.b64encode(data).decode()}"><figcaption>{_esc(caption)}</figcaption></figure>'
+    return (
+            f'<figure{style}><img alt="{_esc(alt)}" '
+            f'src="data:image/png;base64,{base64.b64encode(data).decode()}"><figcaption>{_esc(caption)}</figcaption></figure>')
 
 # %% ../../nbs/55_runs.report.ipynb #4c08745a
 def figure_html(
@@ -66,16 +68,21 @@ def finding_html(
 ) -> str: # an article element
     "A finding with its evidence and fix."
     ev = "".join(f"<li>{_esc(e)}</li>" for e in f.evidence)
-    return (f'<article class="finding"><h4><span class="badge {f.severity}">{f.severity}</span><code>{_esc(f.cause)}</code> <span class="conf">confidence {100 * f.confidence:.0f} %</span></h4>'
-            f'<p class="claim">{_esc(f.claim)}</p><ul>{ev}</ul>'
-            f"<p><strong>Fix.</strong> {_esc(f.fix)}</p></article>")
+    return (f'<article class="finding"><h4><span class="badge '
+            f'{f.severity}">{f.severity}</span><code>{_esc(f.cause)}</code> <span class="conf">confidence '
+            f'{100 * f.confidence:.0f} %</span></h4>'
+            f'<p class="claim">{_esc(f.claim)}</p><ul>{ev}</ul>' f"<p><strong>Fix.</strong> "
+            f"{_esc(f.fix)}</p></article>")
 
 # %% ../../nbs/55_runs.report.ipynb #f58d6fd9
 def _hypotheses_html(d: Diagnosis) -> str:
     "The stories that were compared, as a table."
     if not d.hypotheses: return ""
-    rows = "".join(f'<tr><td>{_esc(r["name"])}</td><td class="n" title="rms log error">{100 * r["rms_log_error"]:.1f} %</td><td class="n" title="fitted scale">{"" if r["family"] == "informed" else format(r["scale"], ".3g")}</td><td>{_esc(r["means"])}</td></tr>' for r in d.hypotheses)
-    return ('<h3>Stories that could explain the scale table</h3><div class="wide"><table><thead><tr><th>story</th><th class="n">rms log error</th><th class="n">fitted scale</th><th>what it would mean</th></tr></thead>'
+    rows = "".join(f'<tr><td>{_esc(r["name"])}</td><td class="n" title="rms log error">{100 * r["rms_log_error"]:.1f} '
+                   f'%</td><td class="n" title="fitted '
+                   f'scale">{"" if r["family"] == "informed" else format(r["scale"], ".3g")}</td><td>{_esc(r["means"])}</td></tr>' for r in d.hypotheses)
+    return ('<h3>Stories that could explain the scale table</h3><div class="wide"><table><thead><tr><th>story</th><th '
+            'class="n">rms log error</th><th class="n">fitted scale</th><th>what it would mean</th></tr></thead>'
             f"<tbody>{rows}</tbody></table></div>")
 
 # %% ../../nbs/55_runs.report.ipynb #7a1ff742
@@ -96,7 +103,8 @@ def words_html(
     text: str, # of the page
 ) -> str: # a section element, or nothing
     "The terms that occur in a page, explained."
-    rows = "".join(f"<dt>{_esc(w)}</dt><dd>{_esc(m)}</dd>" for w, m in _WORDS.items() if re.search(rf"(?<![\w_]){re.escape(w)}(?![\w_])", text))
+    rows = "".join(f"<dt>{_esc(w)}</dt><dd>{_esc(m)}</dd>" for w, m in _WORDS.items()
+                   if re.search(rf"(?<![\w_]){re.escape(w)}(?![\w_])", text))
     return f"<section><h2>Words of this page</h2><dl>{rows}</dl></section>" if rows else ""
 
 # %% ../../nbs/55_runs.report.ipynb #63484198
@@ -109,9 +117,14 @@ def section_html(
     out.append(f'<p class="verdict {"bad" if d.serious else "good"}">{_esc(d.verdict)}</p>')
     if d.panels: out.append('<div class="figs">' + "".join(map(figure_html, d.panels)) + "</div>")
     if d.findings: out.append("<h3>Findings</h3>" + "".join(map(finding_html, d.findings)))
-    if d.notes: out.append("<h3>Checked and well</h3><ul>" + "".join(f"<li>{_esc(n.text)}</li>" for n in d.notes) + "</ul>")
+    if d.notes:
+        out.append("<h3>Checked and well</h3><ul>" + "".join(f"<li>{_esc(n.text)}</li>" for n in d.notes) + "</ul>")
     out.append(_hypotheses_html(d))
-    if d.unknowns: out.append("<h3>What this log cannot tell, and what would</h3><dl>" + "".join(f"<dt>{_esc(u.question)}</dt><dd>{_esc(u.measurement)}</dd>" for u in d.unknowns) + "</dl>")
+    if d.unknowns:
+        out.append("<h3>What this log cannot tell, and what would</h3><dl>"
+                   + "".join(
+                             f"<dt>{_esc(u.question)}</dt><dd>{_esc(u.measurement)}</dd>" for u in d.unknowns)
+                   + "</dl>")
     if d.card["source.text"]: out.append(f'<p class="symptom">Transcribed from: {_esc(d.card["source.text"])}</p>')
     return "".join(out) + "</section>"
 
@@ -129,20 +142,28 @@ def page_html(
     footer: str = "Made by edm_lab.", # last line
 ) -> str: # a whole page
     "A self-contained page, with its words explained."
-    return ('<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-            f"<title>{_esc(title)}</title><style>{_STYLE}</style></head><body><main><header><h1>{_esc(heading)}</h1><p>{_esc(intro)}</p></header>"
-            f"{body}{words_html(body)}<footer>{_esc(footer)}</footer></main></body></html>")
+    return ('<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+            'content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+            f"<title>{_esc(title)}</title><style>{_STYLE}</style></head><body><main><header><h1>{_esc(heading)}</h1><p>{_esc(intro)}</p></header>" f"{body}{words_html(body)}<footer>{_esc(footer)}</footer></main></body></html>")
 
 # %% ../../nbs/55_runs.report.ipynb #3c91c8f4
 def report_html(
     diagnoses: list[Diagnosis], # one or more runs
 ) -> str: # a whole page
     "The self-contained page of one or several diagnoses."
-    rows = "".join(f'<li><span class="badge {(d.findings[0].severity if d.findings else "benign")}">{(d.findings[0].severity if d.findings else "well")}</span><a href="#{_esc(_anchor(d))}">{_esc(d.card.title)}</a><br>{_esc(d.verdict)}</li>' for d in diagnoses)
+    rows = "".join(f'<li><span class="badge '
+                   f'{(d.findings[0].severity if d.findings else "benign")}">{(d.findings[0].severity if d.findings else "well")}</span><a '
+                   f'href="#{_esc(_anchor(d))}">{_esc(d.card.title)}</a><br>{_esc(d.verdict)}</li>' for d in diagnoses)
     n, its = len(diagnoses), "its" if len(diagnoses) == 1 else "their"
-    source = f"examined live, on rows {'it was' if n == 1 else 'they were'} not trained on" if all(hasattr(d, "about") for d in diagnoses) else f"read from {its} logs and configurations alone" if not any(hasattr(d, "about") for d in diagnoses) else "read from logs and configurations, or examined live"
-    return page_html(f"edm_lab: {n} diagnos{'is' if n == 1 else 'es'}", "Why does it fail?", f"{n} run{'' if n == 1 else 's'}, {source}. No curve is shown alone: grey is the truth (null, oracle, chance), colour is the run.",
-                     f"<nav><ol>{rows}</ol></nav>" + "".join(map(section_html, diagnoses)), "Made by edm_lab. A finding names a cause, not a culprit: confidence is that of this log.")
+    source = (f"examined live, on rows {'it was' if n == 1 else 'they were'} not trained on"
+              if all(hasattr(d, "about") for d in diagnoses) else f"read from {its} logs and configurations alone"
+              if not any(hasattr(d, "about") for d in diagnoses)
+              else "read from logs and configurations, or examined live")
+    return page_html(f"edm_lab: {n} diagnos{'is' if n == 1 else 'es'}", "Why does it fail?",
+                      f"{n} run{'' if n == 1 else 's'}, {source}. No curve is shown alone: grey is the truth (null, "
+                     f"oracle, chance), colour is the run.",
+                     f"<nav><ol>{rows}</ol></nav>" + "".join(map(section_html, diagnoses)),
+                     "Made by edm_lab. A finding names a cause, not a culprit: confidence is that of this log.")
 
 # %% ../../nbs/55_runs.report.ipynb #0de304ed
 def sheet(

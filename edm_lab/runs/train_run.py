@@ -47,7 +47,9 @@ def _extras():
 
 # %% ../../nbs/56a_runs.train_run.ipynb #d341b749
 def _free(key, card): # may a resumed run have another value?
-    return key.startswith(("card.", "sampling.", "source.", "notes.", "logged.")) or key in ("train.log_every", "train.ckpt_every", "train.workers", "train.device") or key == "train.steps" and card["train.schedule"] != "cosine"
+    return (key.startswith(("card.", "sampling.", "source.", "notes.", "logged."))
+            or key in ("train.log_every", "train.ckpt_every", "train.workers", "train.device")
+            or key == "train.steps" and card["train.schedule"] != "cosine")
 
 # %% ../../nbs/56a_runs.train_run.ipynb #065a189a
 def _same_run(card, out, resume):
@@ -58,7 +60,9 @@ def _same_run(card, out, resume):
     if there and not resume: raise LabError(f"{out}", "a run", "--resume to go on with it, or another folder (--out)")
     old = load_card(out / "card.toml") if (out / "card.toml").is_file() else card
     for k in sorted(old.values.keys() | card.values.keys()):
-        if not _free(k, card) and old.values.get(k) != card.values.get(k): raise LabError(f"{k}: the run in {out} cannot go on", card.values.get(k, "nothing"), f"{old.values.get(k, 'nothing')}, as it began; or another folder")
+        if not _free(k, card) and old.values.get(k) != card.values.get(k):
+            raise LabError(f"{k}: the run in {out} cannot go on", card.values.get(k, "nothing"),
+                           f"{old.values.get(k, 'nothing')}, as it began; or another folder")
 
 # %% ../../nbs/56a_runs.train_run.ipynb #cc845c69
 def train_run(
@@ -73,8 +77,9 @@ def train_run(
     engine = Engine(c["train.precision"], c["train.accumulate"], "cpu" if c["train.device"] == "cpu" else None)
     ema = EMA(r.D.to(engine.device), c["ema.decay"], c["ema.warmup"]) if c["ema.used"] else None
     if engine.main: write_whole(out / "card.toml", card_text(r.card))
-    done = fit(r.D, r.train, r.sigma_dist, steps=c["train.steps"], batch_size=c["train.batch"], ema=ema, out=out, held=r.held, log_every=c["train.log_every"], engine=engine,
-               task=r.task, seed=c["train.seed"], optim=r.optim, ckpt_every=c["train.ckpt_every"], workers=c["train.workers"])
+    done = fit(r.D, r.train, r.sigma_dist, steps=c["train.steps"], batch_size=c["train.batch"], ema=ema, out=out,
+               held=r.held, log_every=c["train.log_every"], engine=engine, task=r.task, seed=c["train.seed"],
+               optim=r.optim, ckpt_every=c["train.ckpt_every"], workers=c["train.workers"])
     return r, done
 
 # %% ../../nbs/56a_runs.train_run.ipynb #ce99ebe2
@@ -94,7 +99,8 @@ def _where(path):
     named = re.fullmatch(r"step-(\d+)(-\w+)?\.(json|safetensors)", p.name)
     folder = p.parent if named else p
     if not folder.is_dir(): raise LabError(f"{path}", "no such run", "the folder of a run, or one of its checkpoints")
-    if not (folder / "card.toml").is_file(): raise LabError(f"{folder}", "no card.toml", "the folder of a run that edm_lab train made")
+    if not (folder / "card.toml").is_file():
+        raise LabError(f"{folder}", "no card.toml", "the folder of a run that edm_lab train made")
     return folder, int(named[1]) if named else None
 
 # %% ../../nbs/56a_runs.train_run.ipynb #60181a28
@@ -104,7 +110,9 @@ def _filled(r, ema, c: Ckpt, folder):
         r.D.load_state_dict(c.tensors["D"])
         if ema is not None: ema.load_state_dict(c.tensors["ema"])
     except LabError: raise
-    except (RuntimeError, KeyError, AttributeError, TypeError) as e: raise LabError(f"{folder}: step {c.step}", f"{type(e).__name__}: {str(e)[:150]}", "weights of the network that its card names") from None
+    except (RuntimeError, KeyError, AttributeError, TypeError) as e:
+        raise LabError(f"{folder}: step {c.step}", f"{type(e).__name__}: {str(e)[:150]}",
+                       "weights of the network that its card names") from None
 
 # %% ../../nbs/56a_runs.train_run.ipynb #7faae466
 def open_trained(
@@ -119,29 +127,38 @@ def open_trained(
     r = build_recipe(load_card(folder / "card.toml"))
     ema = EMA(r.D, r.card["ema.decay"], r.card["ema.warmup"]) if r.card["ema.used"] else None
     _filled(r, ema, c, folder)
-    D = (r.D if ema is None else ema.D).to(device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")).eval()
+    D = (r.D if ema is None else ema.D).to(device or (torch.accelerator.current_accelerator()
+                                                      if torch.accelerator.is_available() else "cpu")).eval()
     r.D.to(next(D.parameters()).device).eval()
     return Trained(r, D, c.step, folder, c.notes)
 
 # %% ../../nbs/56a_runs.train_run.ipynb #dcdb7920
-_SOLVERS: dict[str, Callable] = dict(
-    euler=lambda D, x, s, cond, noise, seed: euler(D, x, s, cond), heun=lambda D, x, s, cond, noise, seed: heun(D, x, s, cond),
-    ddim=lambda D, x, s, cond, noise, seed: ddim(D, x, s, cond, 1., noise, seed), churn=lambda D, x, s, cond, noise, seed: churn(D, x, s, cond, noise=noise, seed=seed),
-    eab=lambda D, x, s, cond, noise, seed: multistep(D, x, eab(s, min(3, len(s) - 1)), cond), dpmpp=lambda D, x, s, cond, noise, seed: multistep(D, x, dpmpp(s), cond),
-    unipc=lambda D, x, s, cond, noise, seed: multistep(D, x, unipc(s, min(3, len(s) - 1)), cond))
+_SOLVERS: dict[str, Callable] = dict(euler=lambda D, x, s, cond, noise, seed: euler(D, x, s, cond),
+                                     heun=lambda D, x, s, cond, noise, seed: heun(D, x, s, cond),
+                                     ddim=lambda D, x, s, cond, noise, seed: ddim(D, x, s, cond, 1., noise, seed),
+                                     churn=lambda D, x, s, cond, noise, seed: churn(D, x, s, cond, noise=noise,
+                                                                                    seed=seed),
+                                     eab=lambda D, x, s, cond, noise, seed: multistep(D, x, eab(s, min(3, len(s) - 1)),
+                                                                                      cond),
+                                     dpmpp=lambda D, x, s, cond, noise, seed: multistep(D, x, dpmpp(s), cond),
+                                     unipc=lambda D, x, s, cond, noise, seed: multistep(D, x,
+                                                                                        unipc(s, min(3, len(s) - 1)),
+                                                                                        cond))
 
 # %% ../../nbs/56a_runs.train_run.ipynb #8b36be96
 def _conditions(t, n, label, seed):
     "Held-out rows that lend their conditions and masks to the samples."
     held, k = t.recipe.held, t.recipe.task.n_classes
     rows = held[torch.randperm(len(held), generator=rng(seed, "rows"))[torch.arange(n) % len(held)]]
-    if label is not None and not 0 <= label < k: raise LabError("label", label, f"a class from 0 to {k - 1}" if k else "no label: the run has no classes")
+    if label is not None and not 0 <= label < k:
+        raise LabError("label", label, f"a class from 0 to {k - 1}" if k else "no label: the run has no classes")
     if k: rows.cond["label"] = torch.arange(n) % k if label is None else torch.full((n,), label)
     return rows
 
 # %% ../../nbs/56a_runs.train_run.ipynb #49a11632
 def _nothing(rows, n_classes): # entries of cond that mean "not given", one row each; the mask stays
-    return {k: torch.tensor([n_classes]) if k == "label" else torch.full_like(v[:1], torch.nan) for k, v in rows.cond.items() if k in ("label", "vec", "image", "context")}
+    return {k: torch.tensor([n_classes]) if k == "label" else torch.full_like(v[:1], torch.nan)
+            for k, v in rows.cond.items() if k in ("label", "vec", "image", "context")}
 
 # %% ../../nbs/56a_runs.train_run.ipynb #77586f48
 def sample_run(
@@ -157,10 +174,12 @@ def sample_run(
     c, name = t.recipe.card, sampler or t.recipe.card["sampling.sampler"]
     if name not in SAMPLERS: raise LabError("sampler", repr(name), f"one of {', '.join(SAMPLERS)}")
     if n < 1: raise LabError("n", n, "at least 1 sample")
-    grid = karras(c["sampling.steps"] if steps is None else steps, c["sampling.sigma_min"], c["sampling.sigma_max"], c["sampling.rho"])
+    grid = karras(c["sampling.steps"] if steps is None else steps, c["sampling.sigma_min"], c["sampling.sigma_max"],
+                  c["sampling.rho"])
     rows, out, device = _conditions(t, n, label, seed), [], next(t.D.parameters()).device
     if w != 1 and not rows.cond: raise LabError("w", w, "1: the run has no condition to be guided towards")
-    D = t.D if w == 1 else Guided(t.D, w, null={k: v.to(device) for k, v in _nothing(rows, t.recipe.task.n_classes).items()})
+    D = t.D if w == 1 else Guided(t.D, w,
+                                  null={k: v.to(device) for k, v in _nothing(rows, t.recipe.task.n_classes).items()})
     for i in range(0, n, 1024):
         part = rows[i:i + 1024].to(device)
         noise = Centred(part.mask) if isinstance(t.recipe.task.noise, Centred) else t.recipe.task.noise
@@ -207,9 +226,13 @@ def examine_run(
     r, c = t.recipe, t.recipe.card
     held = r.held if data is None else load_rows(data, c["data.key"], tuple(r.held.x0.shape[1:]))
     missing = (cond_of(r.held) or {}).keys() - (cond_of(held) or {}).keys()
-    if missing: raise LabError(f"{data}", f"no {', '.join(sorted(missing))}", "the conditions that the run was trained with")
+    if missing:
+        raise LabError(f"{data}", f"no {', '.join(sorted(missing))}", "the conditions that the run was trained with")
     grid = karras(c["sampling.steps"], c["sampling.sigma_min"], c["sampling.sigma_max"], c["sampling.rho"])
-    def sampler(D, x, sigmas, cond=None, seed=0): return final(_SOLVERS[c["sampling.sampler"]](D, x, sigmas, cond, r.task.noise, seed))
+    def sampler(D, x, sigmas, cond=None, seed=0):
+        return final(_SOLVERS[c["sampling.sampler"]](D, x, sigmas, cond, r.task.noise, seed))
     log = t.folder / "log.jsonl"
-    return examine(t.D, held, train=r.train, noise=r.task.noise, sigma_dist=r.sigma_dist, schedule=grid, sampler=sampler, symmetry=r.symmetry, feed=_feed(r), raw=r.D if t.D is not r.D else None,
-                   records=read_log(log)[0] if log.is_file() else None, card=open_run(t.folder), case=str(path), step=t.step, **more)
+    return examine(t.D, held, train=r.train, noise=r.task.noise, sigma_dist=r.sigma_dist, schedule=grid,
+                   sampler=sampler, symmetry=r.symmetry, feed=_feed(r), raw=r.D if t.D is not r.D else None,
+                   records=read_log(log)[0] if log.is_file() else None, card=open_run(t.folder), case=str(path),
+                   step=t.step, **more)

@@ -40,7 +40,8 @@ def _integrals(L: Float[Tensor, " n"], k: int) -> Float[Tensor, "n k"]: # L: log
     return torch.stack(I, 1)
 
 # %% ../../nbs/15c_samplers.fitted.ipynb #1518ef72
-def _through(L: Float[Tensor, " n"], ahead: int, q: int) -> Float[Tensor, "n q"]: # ahead: 1 if the answer at the end of the step is known; q: answers
+# ahead: 1 if the answer at the end of the step is known; q: answers
+def _through(L: Float[Tensor, " n"], ahead: int, q: int) -> Float[Tensor, "n q"]:
     "The step's integral of the polynomial through the answers i + ahead, i + ahead - 1, ...: a factor an answer, newest first."
     I, out, n = _integrals(L, q), L.new_zeros(len(L), q), len(L)
     for k in range(1, q + 1):
@@ -92,9 +93,10 @@ class Knobs:
                  spare: int, # answers a row may use at most, beyond those of the closed form
                  sigma_max: float, # level of the noise, data units
                  sigma_data: float): # standard deviation of the data, data units
-        self.n, self.order, self.correct, self.sigma_max, self.sigma_data = len(sigmas), min(order, len(sigmas)), correct, sigma_max, sigma_data
+        self.n, self.order, self.correct, self.sigma_max, self.sigma_data = (len(sigmas), min(order, len(sigmas)),
+                                                                             correct, sigma_max, sigma_data)
         self.th, self.k = _unlevels(sigmas.double()), max(spare, self.order + correct)
-        self.real = (torch.arange(self.k) <= torch.arange(self.n)[:, None]).double()                   # an answer must have been given
+        self.real = (torch.arange(self.k) <= torch.arange(self.n)[:, None]).double() # an answer must have been given
         self.size, self.name = self.n * (2 + self.k) + 1, f"{'unipc' if correct else 'eab'}{self.order}"
     def __call__(self, z: Float[Tensor, " z"]) -> Plan:
         th, g, a, b = z.split([self.n, 1, self.n, self.n * self.k])
@@ -102,7 +104,8 @@ class Knobs:
         gamma = g[0].exp() * ((s[0]**2 + self.sigma_data**2) / (self.sigma_max**2 + self.sigma_data**2)).sqrt()
         closed = rows(s, self.order, self.correct)
         step = -torch.cat([s, s.new_zeros(1)]).diff()[:, None]
-        return Plan(gamma, s, 1 + a, pad(closed, (0, self.k - closed.shape[1])) + step * self.real * b.reshape(self.n, self.k))
+        return Plan(gamma, s, 1 + a, pad(closed, (0, self.k - closed.shape[1])) + step * self.real
+                    * b.reshape(self.n, self.k))
 
 # %% ../../nbs/15c_samplers.fitted.ipynb #8a698776
 def follow(
@@ -128,7 +131,8 @@ class Ends:
     def __len__(self): return len(self.x_T)
     def part(self, i: int, k: int) -> "Ends": # trajectories i ... i + k - 1
         "A part of them."
-        return Ends(self.x_T[i:i + k], self.ref[i:i + k], self.cond and {c: v[i:i + k] if isinstance(v, Tensor) else v for c, v in self.cond.items()})
+        return Ends(self.x_T[i:i + k], self.ref[i:i + k],
+                    self.cond and {c: v[i:i + k] if isinstance(v, Tensor) else v for c, v in self.cond.items()})
 
 # %% ../../nbs/15c_samplers.fitted.ipynb #9879aeb9
 class _Wide:
@@ -164,7 +168,8 @@ def _slope(D, knobs, ends, z, robust, penalty, batch):
         v = ((e2 + 1e-6).sqrt() if robust else e2).sum()
         grad, total = grad + torch.autograd.grad(v, leaf)[0], total + v.item()
     if not (math.isfinite(total) and grad.isfinite().all()): return math.inf, torch.zeros_like(z)
-    return math.log(max(total, 1e-30) / len(ends)) + penalty * z.square().sum().item(), grad / max(total, 1e-30) + 2 * penalty * z
+    return (math.log(max(total, 1e-30) / len(ends)) + penalty * z.square().sum().item(),
+            grad / max(total, 1e-30) + 2 * penalty * z)
 
 # %% ../../nbs/15c_samplers.fitted.ipynb #1a00a8ec
 class Point(NamedTuple):
@@ -209,8 +214,11 @@ def descend(
     batch: int = 4096, # trajectories a gradient is summed over at a time
 ) -> Iterator[Point]: # one a round, without end until nothing moves
     "L-BFGS down the objective; a point every few iterations."
-    free, z = torch.arange(point.knobs.size) <= (point.knobs.size if coefficients else point.knobs.n), point.z.clone().requires_grad_() # levels and gamma come first
-    opt = torch.optim.LBFGS([z], max_iter=every, max_eval=2 * every, history_size=30, line_search_fn="strong_wolfe", tolerance_grad=1e-12, tolerance_change=1e-13)
+    # levels and gamma come first
+    free, z = torch.arange(point.knobs.size) <= (point.knobs.size if coefficients
+                                                 else point.knobs.n), point.z.clone().requires_grad_()
+    opt = torch.optim.LBFGS([z], max_iter=every, max_eval=2 * every, history_size=30, line_search_fn="strong_wolfe",
+                            tolerance_grad=1e-12, tolerance_change=1e-13)
     def closure():
         value, grad = _slope(D, point.knobs, ends, z.detach(), robust, penalty, batch)
         z.grad = grad * free
@@ -268,17 +276,22 @@ class Fitted:
     def run(self, D: Denoiser, x_T: Float[Tensor, " b *d"], cond: dict | None = None) -> Float[Tensor, " b *d"]:
         "End points for noise at sigma_max."
         return final(multistep(D, self.gamma * x_T, self.table, cond))
-    def sample(self, D: Denoiser, like: Float[Tensor, " b *d"], noise: NoiseModel = Isotropic(), gen: torch.Generator | None = None, cond: dict | None = None) -> Float[Tensor, " b *d"]:
+    def sample(self, D: Denoiser, like: Float[Tensor, " b *d"], noise: NoiseModel = Isotropic(),
+               gen: torch.Generator | None = None, cond: dict | None = None) -> Float[Tensor, " b *d"]:
         "Samples shaped like `like`."
         return self.run(D, self.sigma_max * noise.sample(like, gen), cond)
-    def to_dict(self) -> dict: return dict(table=self.table.to_dict(), gamma=self.gamma, sigma_max=self.sigma_max, certificate=self.certificate)
+    def to_dict(self) -> dict:
+        return dict(table=self.table.to_dict(), gamma=self.gamma, sigma_max=self.sigma_max,
+                    certificate=self.certificate)
     @classmethod
-    def from_dict(cls, d: dict) -> "Fitted": return cls(Table.from_dict(d["table"]), d["gamma"], d["sigma_max"], d["certificate"])
+    def from_dict(cls, d: dict) -> "Fitted":
+        return cls(Table.from_dict(d["table"]), d["gamma"], d["sigma_max"], d["certificate"])
     def save(self, path: str | Path) -> None: write_whole(path, json.dumps(self.to_dict(), indent=1))
     @classmethod
     def load(cls, path: str | Path) -> "Fitted":
         try: return cls.from_dict(json.loads(Path(path).read_text()))
-        except (OSError, KeyError, TypeError, ValueError) as e: raise LabError(str(path), type(e).__name__, "a fitted solver, as `save` writes it") from None
+        except (OSError, KeyError, TypeError, ValueError) as e:
+            raise LabError(str(path), type(e).__name__, "a fitted solver, as `save` writes it") from None
 
 # %% ../../nbs/15c_samplers.fitted.ipynb #da1d5fd8
 def calls_for(
@@ -297,7 +310,8 @@ def _own_error(model_error, ends):
     return float(model_error(ends.ref) if callable(model_error) else model_error)
 
 # %% ../../nbs/15c_samplers.fitted.ipynb #ebc29e08
-def _default(D, n, sigma_min, sigma_max): return Fitted(default_table(n, sigma_min, sigma_max, _scale(D)), 1., sigma_max)
+def _default(D, n, sigma_min, sigma_max):
+    return Fitted(default_table(n, sigma_min, sigma_max, _scale(D)), 1., sigma_max)
 
 # %% ../../nbs/15c_samplers.fitted.ipynb #6a0eccba
 def _scale(D): return torch.as_tensor(D.sigma_data).double().square().mean().sqrt().item() # one number for sigma_data
@@ -314,12 +328,14 @@ def certify(
 ) -> dict: # plain numbers
     "Error, step halving, order, and what the default solver would need."
     if ends.x_T.dtype != torch.float64: raise LabError("ends", ends.x_T.dtype, "float64, as `exact_ends` makes them")
-    y = cache(lambda m: _default(D, m, sigma_min, fitted.sigma_max).run(D, ends.x_T, ends.cond)) # end points of the default with m calls
+    # end points of the default with m calls
+    y = cache(lambda m: _default(D, m, sigma_min, fitted.sigma_max).run(D, ends.x_T, ends.cond))
     n, x, own = fitted.nfe, fitted.run(D, ends.x_T, ends.cond), _own_error(model_error, ends)
     others = {m: rel_rms(y(m), ends.ref) for m in sorted({*budgets, n, 2 * n})}
     mine, order = rel_rms(x, ends.ref), math.log2(others[n] / others[2 * n])
-    out = dict(calls=n, error=mine, default=others[n], matches=calls_for(others, mine), check=rel_rms(x, y(16 * n)), halving=rel_rms(y(n), y(2 * n)), order=order,
-               trajectories=len(ends), budget={str(m): e for m, e in others.items()})
+    out = dict(calls=n, error=mine, default=others[n], matches=calls_for(others, mine), check=rel_rms(x, y(16 * n)),
+               halving=rel_rms(y(n), y(2 * n)), order=order, trajectories=len(ends),
+               budget={str(m): e for m, e in others.items()})
     if own is not None: out |= dict(model_error=own, enough=mine <= own, default_enough=calls_for(others, own))
     return out
 
@@ -352,9 +368,11 @@ def _hunt(D, n, ends, held, order, coefficients, method, rounds, batch, scales):
     starts, tuned = [], []
     for f in families: yield starts.append(p := search(D, n, ends, held, *f, 6, *scales)) or p
     if method == "search" or not _smooth(D, starts[0], ends): # look further afield instead
-        for first in ((10., .1), (10., .6)): yield from (search(D, n, ends, held, *f, 6, *scales, first=first) for f in families)
+        for first in ((10., .1), (10., .6)):
+            yield from (search(D, n, ends, held, *f, 6, *scales, first=first) for f in families)
         return
-    for p in starts: tuned.append((yield from _patiently(p, descend(D, p, ends, held, False, batch=batch), max(1, rounds // 2), 2)))
+    for p in starts:
+        tuned.append((yield from _patiently(p, descend(D, p, ends, held, False, batch=batch), max(1, rounds // 2), 2)))
     if not coefficients: return
     for p in sorted(tuned, key=Point.score)[:2]:
         for robust, penalty in ((False, .1), (True, .1), (False, 1.)):
@@ -363,12 +381,15 @@ def _hunt(D, n, ends, held, order, coefficients, method, rounds, batch, scales):
 # %% ../../nbs/15c_samplers.fitted.ipynb #1a954cdd
 def _watch(points, n, limit):
     "The best point by held-out error; a bar in a terminal; an interrupt or the time limit ends it."
-    best, tried, stopped, until, bar = None, 0, False, time.perf_counter() + limit, tqdm(desc=f"fit, {n} calls", unit=" points", disable=None, leave=False)
+    best, tried, stopped, until, bar = None, 0, False, time.perf_counter() + limit, tqdm(desc=f"fit, {n} calls",
+                                                                                         unit=" points", disable=None,
+                                                                                         leave=False)
     try:
         for p in points:
             if math.isfinite(p.score()) and (best is None or p.score() < best.score()): best = p
             tried += 1
-            bar.update(); bar.set_postfix(held=f"{best.held:.2g}" if best else "none")
+            bar.update()
+            bar.set_postfix(held=f"{best.held:.2g}" if best else "none")
             if (stopped := time.perf_counter() > until): break
     except KeyboardInterrupt: stopped = True
     finally: bar.close()
@@ -379,8 +400,11 @@ def _watch(points, n, limit):
 def _check_fit(like, n, trajectories, held_out, sigma_min, sigma_max, method):
     "One-line errors for a fit that cannot begin."
     if isinstance(n, bool) or int(n) != n or n < 2: raise LabError("n", n, "a whole number of calls, at least 2")
-    if min(trajectories, held_out) < 2: raise LabError("trajectories, held_out", f"{trajectories}, {held_out}", "at least 2 each; a few hundred")
-    if not 0 < sigma_min < sigma_max < math.inf: raise LabError("sigma_min, sigma_max", f"{sigma_min:g}, {sigma_max:g}", "0 < sigma_min < sigma_max, finite, in data units")
+    if min(trajectories, held_out) < 2:
+        raise LabError("trajectories, held_out", f"{trajectories}, {held_out}", "at least 2 each; a few hundred")
+    if not 0 < sigma_min < sigma_max < math.inf:
+        raise LabError("sigma_min, sigma_max", f"{sigma_min:g}, {sigma_max:g}",
+                       "0 < sigma_min < sigma_max, finite, in data units")
     if method not in ("auto", "search"): raise LabError("method", repr(method), "auto or search")
     if like.ndim < 2 or not len(like): raise LabError("like", f"shape {tuple(like.shape)}", "a batch, m *d")
 
@@ -408,13 +432,18 @@ def fit_schedule(
 ) -> Fitted: # the fitted solver, or the default where that is better
     "Fit levels and coefficients of an n-call solver to this denoiser; certify it on new trajectories."
     _check_fit(like, n, trajectories, held_out, sigma_min, sigma_max, method)
-    begin, wide, gens = time.perf_counter(), _Wide(D, like.dtype), (torch.Generator().manual_seed(seed), rng(seed, "held out"), rng(seed, "certificate"))
-    ends, held, new = (exact_ends(D, like, k, g, noise, cond, sigma_min, sigma_max) for k, g in zip((trajectories, held_out, held_out), gens))
+    begin, wide, gens = time.perf_counter(), _Wide(D, like.dtype), (torch.Generator().manual_seed(seed),
+                                                                    rng(seed, "held out"), rng(seed, "certificate"))
+    ends, held, new = (exact_ends(D, like, k, g, noise, cond, sigma_min, sigma_max)
+                       for k, g in zip((trajectories, held_out, held_out), gens))
     baseline = default or _default(D, n, sigma_min, sigma_max)
     scales = sigma_max, _scale(D)
-    best, tried, stopped = _watch(_hunt(wide, n, ends, held, min(order, n), coefficients, method, max(1, steps // 15), batch, scales), n, limit)
+    best, tried, stopped = _watch(_hunt(wide, n, ends, held, min(order, n), coefficients, method, max(1, steps // 15),
+                                        batch, scales), n, limit)
     refused = best is None or best.held >= rel_rms(baseline.run(wide, held.x_T, held.cond), held.ref)
-    mine = baseline if refused else Fitted((plan := best.plan()).table(f"fitted {best.knobs.name}"), plan.gamma.item(), sigma_max)
-    fit = dict(use="default" if refused else "fitted", solver=mine.table.name, train=best and best.train, held_out=best and best.held, points=tried, interrupted=stopped, seed=seed)
+    mine = baseline if refused else Fitted((plan := best.plan()).table(f"fitted {best.knobs.name}"), plan.gamma.item(),
+                                           sigma_max)
+    fit = dict(use="default" if refused else "fitted", solver=mine.table.name, train=best and best.train,
+               held_out=best and best.held, points=tried, interrupted=stopped, seed=seed)
     proof = fit | certify(wide, mine, new, sigma_min, model_error) | dict(seconds=time.perf_counter() - begin)
     return Fitted(mine.table, mine.gamma, sigma_max, proof)

@@ -40,8 +40,11 @@ def _products(
     "Ask the denoiser once and go back once a probe."
     x = x.detach().requires_grad_()
     out = D(x, sigma, cond)
-    if out.shape != x.shape: raise LabError("denoiser", f"an answer of shape {tuple(out.shape)}", f"the shape of x, {tuple(x.shape)}")
-    if not out.requires_grad: raise LabError("denoiser", "an answer without gradient", "one that autograd can follow: no torch.no_grad or detach inside, and x used")
+    if out.shape != x.shape:
+        raise LabError("denoiser", f"an answer of shape {tuple(out.shape)}", f"the shape of x, {tuple(x.shape)}")
+    if not out.requires_grad:
+        raise LabError("denoiser", "an answer without gradient", "one that autograd can follow: no torch.no_grad or "
+                       "detach inside, and x used")
     q, u2 = [], []
     for v in probes:
         v = torch.where(mask, v, 0).to(out.dtype)
@@ -64,7 +67,8 @@ def jacobian_trace(
     if probes is None: return out, q.sum(0), torch.zeros_like(q[0])
     if len(q) > 1: return out, q.mean(0), q.var(0) / len(q)
     P = mask.flatten(1).sum(1)
-    if (P < 3).any(): raise LabError("probes", f"one, for {int(P.min())} coordinates", "at least two probes, or the exact trace")
+    if (P < 3).any():
+        raise LabError("probes", f"one, for {int(P.min())} coordinates", "at least two probes, or the exact trace")
     return out, q[0], 2 * P / (P - 2) * (u2[0] - q[0]**2 / P).clamp_min(0)
 
 # %% ../../nbs/18_samplers.likelihood.ipynb #50bc4a68
@@ -80,8 +84,11 @@ class _Flow(NamedTuple):
     def n(self, sigma): return torch.hypot(self.sd, torch.full_like(self.sd, sigma))
     def x(self, y, sigma): return torch.where(self.mask, self.m + self.n(sigma) * y, self.x0.double()).to(self.x0.dtype)
     def parts(self): return [slice(i, i + self.chunk) for i in range(0, len(self.x0), self.chunk)]
-    def given(self, rows): return self.cond and {k: v[rows] if isinstance(v, Tensor) and v.ndim and len(v) == len(self.x0) else v for k, v in self.cond.items()}
-    def predict(self, y, sigma): return torch.cat([self.D(self.x(y, sigma)[r], sigma, self.given(r)) for r in self.parts()]).double()
+    def given(self, rows):
+        return self.cond and {k: v[rows] if isinstance(v, Tensor) and v.ndim and len(v) == len(self.x0) else v
+                              for k, v in self.cond.items()}
+    def predict(self, y, sigma):
+        return torch.cat([self.D(self.x(y, sigma)[r], sigma, self.given(r)) for r in self.parts()]).double()
 
 # %% ../../nbs/18_samplers.likelihood.ipynb #ccfe6ad2
 def _slope(
@@ -93,9 +100,12 @@ def _slope(
     "dy/dt = (c_skip (x - m) - (D - m)) / n, and c_skip P - tr J."
     sigma = math.exp(t)
     n, x = flow.n(sigma), flow.x(y, sigma)
-    done = [jacobian_trace(flow.D, x[r], sigma, flow.given(r), None if probes is None else probes[:, r], flow.mask[r]) for r in flow.parts()]
+    done = [jacobian_trace(flow.D, x[r], sigma, flow.given(r), None if probes is None else probes[:, r],
+                           flow.mask[r]) for r in flow.parts()]
     out, trace, var = (torch.cat([d[i] for d in done]).double() for i in range(3))
-    if not (out.sum() + trace.sum()).isfinite(): raise LabError(f"denoiser at sigma = {sigma:.4g}", "an answer or a gradient that is not finite", "finite values")
+    if not (out.sum() + trace.sum()).isfinite():
+        raise LabError(f"denoiser at sigma = {sigma:.4g}", "an answer or a gradient that is not finite",
+                       "finite values")
     c_skip = (flow.sd / n)**2
     dy = c_skip / n * (n * y) - (out - flow.m) / n
     return torch.where(flow.mask, dy, 0), torch.where(flow.mask, c_skip, 0).flatten(1).sum(1) - trace, var
@@ -108,11 +118,14 @@ def _centre(
     seed: int, # of the noise, one draw for all samples
 ) -> Float64[Tensor, " b *d"]: # m
     "m = (D(sigma eps) + D(-sigma eps)) / 2."
-    z = torch.randn(flow.sd.shape, generator=rng(seed, "centre"), dtype=torch.float64).to(flow.x0.device).expand(flow.x0.shape)
+    z = torch.randn(flow.sd.shape, generator=rng(seed, "centre"),
+                    dtype=torch.float64).to(flow.x0.device).expand(flow.x0.shape)
     return (flow.predict(z, sigma) + flow.predict(-z, sigma)) / 2
 
 # %% ../../nbs/18_samplers.likelihood.ipynb #d07c0385
-_STAGES = {1: ((0., 1.),), 2: ((0., 1 / 2), (1., 1 / 2)), 4: ((0., 1 / 6), (1 / 2, 1 / 3), (1 / 2, 1 / 3), (1., 1 / 6))} # order -> (node, weight) a stage
+# order -> (node, weight) a stage
+_STAGES = {1: ((0., 1.),), 2: ((0., 1 / 2), (1., 1 / 2)), 4: ((0., 1 / 6), (1 / 2, 1 / 3), (1 / 2, 1 / 3),
+                                                              (1., 1 / 6))}
 
 # %% ../../nbs/18_samplers.likelihood.ipynb #fd0e9c3b
 def _integrate(
@@ -174,7 +187,8 @@ def log_likelihood(
     flow = flow._replace(m=_centre(flow, levels[-1], seed))
     def draw(i, j):
         if exact or exact is None and P <= 32: return None
-        return (2 * torch.randint(0, 2, (probes, *x0.shape), generator=rng(seed, "probe", i, j), dtype=torch.int8) - 1).to(x0.device)
+        return (2 * torch.randint(0, 2, (probes, *x0.shape), generator=rng(seed, "probe", i, j), dtype=torch.int8)
+                - 1).to(x0.device)
     y, total, var = _integrate(flow, levels, order, draw)
     null = -(y**2 + math.log(2 * math.pi)) / 2 - flow.n(levels[0]).log()
     return LogLik(torch.where(mask, null, 0).flatten(1).sum(1) + total, var.sqrt(), order * (len(levels) - 1) + 2)
@@ -186,5 +200,6 @@ def bits_per_dim(
     step: float = 1., # width of a cell of the stored data, data units; 1: the bare density
 ) -> float | Tensor: # bits per dimension
     "$-\\log p / (P \\ln 2) - \\log_2 \\delta$."
-    if not (dims >= 1 and 0 < step < math.inf): raise LabError("dims, step", f"{dims}, {step}", "at least 1, and a positive width in data units")
+    if not (dims >= 1 and 0 < step < math.inf):
+        raise LabError("dims, step", f"{dims}, {step}", "at least 1, and a positive width in data units")
     return -logp / (dims * math.log(2)) - math.log2(step)

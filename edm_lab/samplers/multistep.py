@@ -35,11 +35,13 @@ class Table:
     a: tuple[float, ...] # n factors on the state
     b: tuple[tuple[float, ...], ...] # n rows of factors on the answers, newest first, any length up to i + 1
     of: str = "eps" # what an answer h is: "eps", (x - D) / sigma; "x0", D; "F", (D - c_skip x) / c_out
-    c: tuple[tuple[float, ...], ...] | None = None # n rows that correct x_{i+1} by h_{i+1}, h_i, ...; the last one empty; None: no corrector
+    # n rows that correct x_{i+1} by h_{i+1}, h_i, ...; the last one empty; None: no corrector
+    c: tuple[tuple[float, ...], ...] | None = None
     name: str = "" # for tables and figures
     sigma_data: float | None = None # of c_skip and c_out, data units; only for "F"
     def __post_init__(self):
-        for k, v in zip("sigmas a b c".split(), (as_sigmas(self.sigmas).tolist(), self.a, self.b, self.c)): object.__setattr__(self, k, v if v is None else _floats(v))
+        for k, v in zip("sigmas a b c".split(), (as_sigmas(self.sigmas).tolist(), self.a, self.b, self.c)):
+            object.__setattr__(self, k, v if v is None else _floats(v))
         _check_table(self)
     @property
     def nfe(self): return len(self.a) # calls of D in one run
@@ -56,13 +58,20 @@ def _check_table(t: Table) -> None:
     "One-line errors for a table that cannot be run."
     n = len(t.sigmas) - 1
     if t.of not in ("eps", "x0", "F"): raise LabError("table", f"of = {t.of!r}", "'eps', 'x0' or 'F'")
-    if (t.of == "F") != bool(t.sigma_data): raise LabError("table", f"of = {t.of!r} with sigma_data = {t.sigma_data}", "a sigma_data with 'F', and only there")
+    if (t.of == "F") != bool(t.sigma_data):
+        raise LabError("table", f"of = {t.of!r} with sigma_data = {t.sigma_data}",
+                       "a sigma_data with 'F', and only there")
     for k, rows, spare in (("b", t.b, 1), ("c", t.c or ((),) * n, 2)):
-        if len(rows) != n or len(t.a) != n: raise LabError("table", f"{len(t.a)} a, {len(rows)} rows {k}", f"{n} of each, one a step")
+        if len(rows) != n or len(t.a) != n:
+            raise LabError("table", f"{len(t.a)} a, {len(rows)} rows {k}", f"{n} of each, one a step")
         for i, row in enumerate(rows):
-            if len(row) > i + spare: raise LabError(f"table, row {k}[{i}]", f"{len(row)} answers", f"at most {i + spare}: there are no more by then")
-    if t.c and t.c[-1]: raise LabError("table, last row c", f"{len(t.c[-1])} factors", "none: D is not asked at sigma = 0")
-    if not all(map(math.isfinite, (*t.a, *(v for r in (*t.b, *(t.c or ())) for v in r)))): raise LabError("table", "a factor that is not finite", "numbers")
+            if len(row) > i + spare:
+                raise LabError(f"table, row {k}[{i}]", f"{len(row)} answers",
+                               f"at most {i + spare}: there are no more by then")
+    if t.c and t.c[-1]:
+        raise LabError("table, last row c", f"{len(t.c[-1])} factors", "none: D is not asked at sigma = 0")
+    if not all(map(math.isfinite, (*t.a, *(v for r in (*t.b, *(t.c or ())) for v in r)))):
+        raise LabError("table", "a factor that is not finite", "numbers")
 
 # %% ../../nbs/15a_samplers.multistep.ipynb #6f685e09
 def _add(u: tuple[float, ...], v: tuple[float, ...], f: float = 1.) -> tuple[float, ...]:
@@ -275,7 +284,8 @@ def budget_grid(
     sigma_data: float = .5, # standard deviation of the data, data units (EDM default)
 ) -> Float[Tensor, " n+1"]: # falling, float64, last 0
     "$\\sigma_{max}$, then evenly in $\\log\\sigma$ from about $n\\,\\sigma_{data}$ to $\\frac{.6}{n}\\sigma_{data}$, then 0: the table above."
-    if isinstance(nfe, bool) or int(nfe) != nfe or nfe < 1: raise LabError("nfe", nfe, "a whole number of calls, at least 1")
+    if isinstance(nfe, bool) or int(nfe) != nfe or nfe < 1:
+        raise LabError("nfe", nfe, "a whole number of calls, at least 1")
     if not 0 < sigma_data < math.inf: raise LabError("sigma_data", sigma_data, "a positive number, data units")
     low, high = max(sigma_min, .6 / nfe * sigma_data), (.7 if nfe < 16 else 1.) * nfe * sigma_data
     if nfe == 1: return as_sigmas([sigma_max])

@@ -33,8 +33,11 @@ def as_sigmas(
     "Check a grid of levels and use it verbatim: sigma_0 > ... > sigma_(n-1) > sigma_n = 0."
     s = _numbers(sigmas)
     if s.ndim != 1: raise LabError("sigmas", f"shape {tuple(s.shape)}", "one axis: one level a step")
-    if not s.isfinite().all(): raise LabError("sigmas", f"{float(s[~s.isfinite()][0])} at index {int((~s.isfinite()).nonzero()[0])}", "finite levels")
-    if (s < 0).any(): raise LabError("sigmas", f"{float(s[s < 0][0]):g} at index {int((s < 0).nonzero()[0])}", "positive levels")
+    if not s.isfinite().all():
+        raise LabError("sigmas", f"{float(s[~s.isfinite()][0])} at index {int((~s.isfinite()).nonzero()[0])}",
+                       "finite levels")
+    if (s < 0).any():
+        raise LabError("sigmas", f"{float(s[s < 0][0]):g} at index {int((s < 0).nonzero()[0])}", "positive levels")
     if len(s) == 0 or s[0] == 0: raise LabError("sigmas", "no positive level", "at least one, in the unit of the data")
     if (s.diff() >= 0).any():
         i = int((s.diff() >= 0).nonzero()[0])
@@ -49,7 +52,8 @@ def _check_range(
 ) -> None:
     "One-line errors for a grid that cannot be built."
     if isinstance(n, bool) or int(n) != n or n < 1: raise LabError("n", n, "a whole number of steps, at least 1")
-    if not 0 < lo < hi < math.inf: raise LabError("sigma_min, sigma_max", f"{lo:g}, {hi:g}", "0 < sigma_min < sigma_max, finite, in data units")
+    if not 0 < lo < hi < math.inf:
+        raise LabError("sigma_min, sigma_max", f"{lo:g}, {hi:g}", "0 < sigma_min < sigma_max, finite, in data units")
 
 # %% ../../nbs/14_samplers.schedules.ipynb #cb66285b
 def karras(
@@ -100,12 +104,14 @@ def _betas(
 ) -> Float[Tensor, " T"]: # beta_1 ... beta_T
     "The variance added at each time."
     if kind == "cosine":
-        if beta_start is not None or beta_end is not None: raise LabError("beta_start, beta_end", "given for the cosine table", "none: it is fixed by its formula")
+        if beta_start is not None or beta_end is not None:
+            raise LabError("beta_start, beta_end", "given for the cosine table", "none: it is fixed by its formula")
         g = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + .008) / 1.008 * math.pi / 2)**2
         return (1 - g[1:] / g[:-1]).clamp(max=.999)
     lo, hi = (d if b is None else b for b, d in zip((beta_start, beta_end), KINDS[kind]))
     if not 0 < lo <= hi < 1: raise LabError("beta_start, beta_end", f"{lo:g}, {hi:g}", "0 < beta_start <= beta_end < 1")
-    return torch.linspace(lo, hi, T, dtype=torch.float64) if kind == "linear" else torch.linspace(lo**.5, hi**.5, T, dtype=torch.float64)**2
+    return (torch.linspace(lo, hi, T, dtype=torch.float64) if kind == "linear"
+            else torch.linspace(lo**.5, hi**.5, T, dtype=torch.float64)**2)
 
 # %% ../../nbs/14_samplers.schedules.ipynb #ee3c5c6c
 def zero_snr(
@@ -137,9 +143,11 @@ def ab_sigmas(
 ) -> Float[Tensor, " T"]: # rising with t, float64, finite
     "sigma_t = sqrt((1 - alpha_bar_t)/alpha_bar_t); where alpha_bar_T = 0, twice the largest finite level."
     ab = _numbers(ab)
-    if ab.ndim != 1 or len(ab) < 2: raise LabError("alpha_bar", f"a table of shape {tuple(ab.shape)}", "one axis, at least two times")
+    if ab.ndim != 1 or len(ab) < 2:
+        raise LabError("alpha_bar", f"a table of shape {tuple(ab.shape)}", "one axis, at least two times")
     if not ((ab >= 0) & (ab < 1)).all() or (ab.diff() >= 0).any():
-        raise LabError("alpha_bar", f"{float(ab[0]):g} ... {float(ab[-1]):g}", "values that fall from below 1 to 0 or above")
+        raise LabError("alpha_bar", f"{float(ab[0]):g} ... {float(ab[-1]):g}",
+                       "values that fall from below 1 to 0 or above")
     s = ((1 - ab) / ab).sqrt()
     return s if ab[-1] > 0 else torch.cat([s[:-1], 2 * s[-2:-1]])
 
@@ -154,7 +162,9 @@ def timesteps(
     i = torch.arange(n, dtype=torch.float64)
     if spacing == "trailing": return (T - i * T / n).round().long() - 1
     if spacing == "leading": return (i.long() * (T // n)).flip(0)
-    if spacing == "linspace": return torch.linspace(0, T - 1, n, dtype=torch.float64).round().long().flip(0) if n > 1 else torch.tensor([T - 1])
+    if spacing == "linspace":
+        return torch.linspace(0, T - 1, n,
+                              dtype=torch.float64).round().long().flip(0) if n > 1 else torch.tensor([T - 1])
     raise LabError("spacing", f"{spacing!r}", "trailing, leading or linspace")
 
 # %% ../../nbs/14_samplers.schedules.ipynb #fc8fcb1c

@@ -39,10 +39,14 @@ def _predict(
 ) -> Float[Tensor, " b *d"]: # D(x, sigma, cond), finite, in the dtype of x
     "Ask the denoiser, and stop at the first answer that is not finite or not of the shape of x. One number is read back: the sum."
     with torch.no_grad(): x0_hat = D(x, sigma, cond)
-    if x0_hat.shape != x.shape: raise LabError(f"denoiser at step {i}", f"an answer of shape {tuple(x0_hat.shape)}", f"the shape of x, {tuple(x.shape)}")
+    if x0_hat.shape != x.shape:
+        raise LabError(f"denoiser at step {i}", f"an answer of shape {tuple(x0_hat.shape)}",
+                       f"the shape of x, {tuple(x.shape)}")
     if not math.isfinite(x0_hat.sum().item()): # a NaN, an infinity, or a sum too large for its dtype
         bad = x0_hat.numel() - int(x0_hat.isfinite().sum())
-        if bad: raise LabError(f"denoiser at step {i}, sigma = {sigma:.4g}", f"{bad} of {x0_hat.numel()} values that are not finite", "finite values")
+        if bad:
+            raise LabError(f"denoiser at step {i}, sigma = {sigma:.4g}",
+                           f"{bad} of {x0_hat.numel()} values that are not finite", "finite values")
     return x0_hat if x0_hat.dtype == x.dtype else x0_hat.to(x.dtype)
 
 # %% ../../nbs/15_samplers.single_step.ipynb #210a5fa1

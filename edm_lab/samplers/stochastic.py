@@ -41,7 +41,7 @@ def _weights(
     if not past: return (e,)
     if len(past) == 1: return e + first / past[0], -first / past[0]
     p, q = past
-    second = (h * h - 2 * first / k + p * first) / (p + q)                             # (I_2 + p I_1) / (p + q), Newton's second difference
+    second = (h * h - 2 * first / k + p * first) / (p + q) # (I_2 + p I_1) / (p + q), Newton's second difference
     return e + (first + second) / p, -first / p - second / p - second / q, second / q
 
 # %% ../../nbs/15b_samplers.stochastic.ipynb #8f348cb7
@@ -55,9 +55,12 @@ def sde_rows(
     if not 0 <= eta < math.inf: raise LabError("eta", eta, "a finite number, 0 or above")
     rows, past = [], []
     for _, sigma_cur, sigma_next in _steps(sigmas):
-        if sigma_next == 0: rows.append(Row(0., (1.,), 0.)); break
+        if sigma_next == 0:
+            rows.append(Row(0., (1.,), 0.))
+            break
         h = math.log(sigma_cur / sigma_next)
-        rows.append(Row(math.exp(-(1 + eta) * h), _weights(h, past[:order - 1], 1 + eta, order == 2), sigma_next * math.sqrt(-math.expm1(-2 * eta * h))))
+        rows.append(Row(math.exp(-(1 + eta) * h), _weights(h, past[:order - 1], 1 + eta, order == 2),
+                        sigma_next * math.sqrt(-math.expm1(-2 * eta * h))))
         past.insert(0, h)
     return rows
 
@@ -130,7 +133,8 @@ def sde_dpmpp(
 ) -> Iterator[Step]: # n steps, n calls of D
     "SDE-DPM-Solver++ (2M, 3M), see `sde_rows`."
     steps, need = _steps(sigmas, first), min(order - 1, first)
-    if past and len(past) < need: raise LabError("past", f"{len(past)} answers", f"the last {need}, newest first, or none")
+    if past and len(past) < need:
+        raise LabError("past", f"{len(past)} answers", f"the last {need}, newest first, or none")
     rows = sde_rows(sigmas, order, eta)[first:] if past else sde_rows(as_sigmas(sigmas)[first:], order, eta)
     yield from _walk(D, x, steps, rows, cond, noise, seed, tuple(past))
 
@@ -185,10 +189,13 @@ def restart_legs(
     "The levels that `restart` walks: down the grid to lo, `repeats` times from hi to lo in `steps` Karras steps, and on."
     s, legs, here = as_sigmas(sigmas).tolist(), [], 0
     for lo, hi, repeats, steps in sorted(intervals, reverse=True):
-        if not (lo > 0 and repeats >= 1 and steps >= 1): raise LabError("intervals", (lo, hi, repeats, steps), "(lo, hi, repeats, steps), lo above 0, whole numbers from 1")
+        if not (lo > 0 and repeats >= 1 and steps >= 1):
+            raise LabError("intervals", (lo, hi, repeats, steps), "(lo, hi, repeats, steps), lo above 0, whole "
+                           "numbers from 1")
         if len(s) < 3: raise LabError("sigmas", f"{len(s) - 1} level", "at least 2, to restart between them")
         j = min(range(1, len(s) - 1), key=lambda i: abs(math.log(s[i] / lo)))
-        if hi <= s[j]: raise LabError("intervals", f"hi = {hi:g}", f"a level above lo, which is {s[j]:.4g} on this grid")
+        if hi <= s[j]:
+            raise LabError("intervals", f"hi = {hi:g}", f"a level above lo, which is {s[j]:.4g} on this grid")
         if j > here: legs.append(s[here:j + 1])
         legs += [[float(hi), *karras(steps + 1, s[j], hi).tolist()[1:-2], s[j]]] * repeats
         here = j

@@ -40,7 +40,8 @@ def _plain(o, path, tensors):
     if isinstance(o, list | tuple):
         items = [_plain(v, f"{path}/{i}".lstrip("/"), tensors) for i, v in enumerate(o)]
         return items if isinstance(o, list) else {"$tuple": items}
-    raise LabError(f"checkpoint: {path or 'top'}", f"a {type(o).__name__}", "tensors, numbers, strings, None, and lists, tuples or dicts of them")
+    raise LabError(f"checkpoint: {path or 'top'}", f"a {type(o).__name__}", "tensors, numbers, strings, None, and "
+                   "lists, tuples or dicts of them")
 
 # %% ../../nbs/41_training.checkpoint.ipynb #eaa096eb
 def flatten(
@@ -70,7 +71,8 @@ def unflatten(
 def _safetensors():
     "The package, which is an extra: imported when it is needed."
     try: import safetensors.torch
-    except ImportError: raise LabError("checkpoints", "no package safetensors", "pip install 'edm_lab[train]'") from None
+    except ImportError:
+        raise LabError("checkpoints", "no package safetensors", "pip install 'edm_lab[train]'") from None
     return safetensors
 
 # %% ../../nbs/41_training.checkpoint.ipynb #92713061
@@ -113,7 +115,8 @@ def _failed(folder, step, e):
     free = shutil.disk_usage(folder).free / 1e6 if folder.exists() else 0.
     good = steps_in(folder)
     kept = f"the last good checkpoint, of step {good[-1]}, is intact" if good else "there is no earlier checkpoint"
-    return LabError(f"{folder}: checkpoint of step {step} not written", f"{why.strip().lower()} ({free:.0f} MB free)", f"room for it; {kept}")
+    return LabError(f"{folder}: checkpoint of step {step} not written", f"{why.strip().lower()} ({free:.0f} MB free)",
+                    f"room for it; {kept}")
 
 # %% ../../nbs/41_training.checkpoint.ipynb #d8ab76c1
 def save_ckpt(
@@ -126,7 +129,8 @@ def save_ckpt(
     "Write a checkpoint, whole or not at all."
     folder, st = Path(folder), _safetensors()
     flat, tree = flatten(tensors)
-    tree = json.dumps(dict(step=step, meta=_plain(meta or {}, "meta", {}), versions=_versions(), tree=tree), allow_nan=False)
+    tree = json.dumps(dict(step=step, meta=_plain(meta or {}, "meta", {}), versions=_versions(), tree=tree),
+                      allow_nan=False)
     temp = folder / f".step-{step}.{os.getpid()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,10 +165,12 @@ def _head(path):
     "The JSON file of a checkpoint, or the reason why it is none."
     try: h = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError): raise LabError(f"{path.name}", "no readable JSON") from None
-    if not isinstance(h, dict) or not {"file", "sha256", "bytes", "step", "tree"} <= h.keys(): raise LabError(f"{path.name}", "not the JSON of a checkpoint")
+    if not isinstance(h, dict) or not {"file", "sha256", "bytes", "step", "tree"} <= h.keys():
+        raise LabError(f"{path.name}", "not the JSON of a checkpoint")
     data = path.parent / Path(h["file"]).name
     if not data.is_file(): raise LabError(f"{path.name}", f"no {data.name} beside it")
-    if data.stat().st_size != h["bytes"]: raise LabError(f"{data.name}", f"{data.stat().st_size} bytes", f"{h['bytes']}")
+    if data.stat().st_size != h["bytes"]:
+        raise LabError(f"{data.name}", f"{data.stat().st_size} bytes", f"{h['bytes']}")
     return h
 
 # %% ../../nbs/41_training.checkpoint.ipynb #555c2e4b
@@ -208,15 +214,20 @@ def _read(path):
     "One checkpoint, or the reason why it is none."
     h, st = _head(path), _safetensors()
     data = path.parent / Path(h["file"]).name
-    if _digest(data) != h["sha256"]: raise LabError(f"{data.name}", "a hash that differs from the one noted when it was written")
-    try: return Ckpt(h["step"], unflatten(st.torch.load_file(data), h["tree"]), unflatten({}, h.get("meta", {})), versions=h.get("versions", {}))
-    except (st.SafetensorError, KeyError, TypeError, ValueError) as e: raise LabError(f"{path.name}", f"a tree that its tensors do not fill ({type(e).__name__})") from None
+    if _digest(data) != h["sha256"]:
+        raise LabError(f"{data.name}", "a hash that differs from the one noted when it was written")
+    try:
+        return Ckpt(h["step"], unflatten(st.torch.load_file(data), h["tree"]), unflatten({}, h.get("meta", {})),
+                    versions=h.get("versions", {}))
+    except (st.SafetensorError, KeyError, TypeError, ValueError) as e:
+        raise LabError(f"{path.name}", f"a tree that its tensors do not fill ({type(e).__name__})") from None
 
 # %% ../../nbs/41_training.checkpoint.ipynb #c93d6922
 def _orphans(folder):
     "A line for tensor files newer than every JSON: a run died between the two."
     steps = {int(re.search(r"\d+", p.stem)[0]) for p in folder.glob("step-*.json")}
-    return [f"{p.name}: no JSON beside it, so it was not finished" for p in sorted(folder.glob("step-*.safetensors")) if int(re.search(r"\d+", p.stem)[0]) not in steps]
+    return [f"{p.name}: no JSON beside it, so it was not finished"
+            for p in sorted(folder.glob("step-*.safetensors")) if int(re.search(r"\d+", p.stem)[0]) not in steps]
 
 # %% ../../nbs/41_training.checkpoint.ipynb #a7874d35
 def load_ckpt(
@@ -227,13 +238,18 @@ def load_ckpt(
     folder = Path(folder)
     paths = sorted(folder.glob("step-*.json" if step is None else f"step-{step:09d}.json"), reverse=True)
     notes = _orphans(folder) if step is None else []
-    if not paths and not notes: raise LabError(f"{folder}", "no checkpoint" if step is None else f"steps {steps_in(folder)}", "a folder that a run wrote checkpoints into" if step is None else f"step {step}")
+    if not paths and not notes:
+        raise LabError(f"{folder}", "no checkpoint" if step is None else f"steps {steps_in(folder)}",
+                       "a folder that a run wrote checkpoints into" if step is None else f"step {step}")
     for p in paths:
         try: c = _read(p)
-        except LabError as e: notes.append(str(e)); continue
+        except LabError as e:
+            notes.append(str(e))
+            continue
         for n in notes: warnings.warn(f"checkpoint passed over: {n}; step {c.step} is used", stacklevel=2)
         return Ckpt(c.step, c.tensors, c.meta, notes, c.versions)
-    raise LabError(f"{folder}", f"no checkpoint that is whole: {'; '.join(notes)}", "one whose hash is that of its JSON")
+    raise LabError(f"{folder}", f"no checkpoint that is whole: {'; '.join(notes)}",
+                   "one whose hash is that of its JSON")
 
 # %% ../../nbs/41_training.checkpoint.ipynb #29f54537
 class Kept:
@@ -249,7 +265,8 @@ class Kept:
         "The newest checkpoint, if there is one and its settings are these."
         if out is None or not any(Path(out).glob("step-*")): return 0
         c = load_ckpt(out)
-        if c.meta["settings"] != settings: raise LabError(f"{out}", "a run with other settings", "the same settings, or another folder")
+        if c.meta["settings"] != settings:
+            raise LabError(f"{out}", "a run with other settings", "the same settings, or another folder")
         self._filled(c)
         return c.step
     def _filled(self, c):

@@ -28,22 +28,31 @@ def _accelerate():
 def _accelerator(precision, device):
     "An Accelerator with these settings, whatever an earlier one had."
     a = _accelerate()
-    import torch.distributed.nn.functional                                        # before there is a process group: its defaults would hold the group, and gloo's threads, beyond close
+    # before there is a process group: its defaults would hold the group, and gloo's threads, beyond close
+    import torch.distributed.nn.functional
     from accelerate.state import AcceleratorState, PartialState
     alone = not PartialState._shared_state or PartialState().num_processes == 1
     AcceleratorState._reset_state(reset_partial_state=alone)
-    ddp = a.DistributedDataParallelKwargs(find_unused_parameters=True)            # a condition that a batch lacks leaves its embedding without a gradient
-    try: made = a.Accelerator(mixed_precision=precision, cpu=True if device == "cpu" or not torch.accelerator.is_available() else None, kwargs_handlers=[ddp])
-    except ValueError as e: raise LabError("precision", f"{precision} on {device or 'this device'}", f"no or bf16 ({e})") from None
-    if made.mixed_precision != precision or precision == "fp16" and made.scaler is None: raise LabError("precision", f"{precision} on {made.device}", "no or bf16")
+    # a condition that a batch lacks leaves its embedding without a gradient
+    ddp = a.DistributedDataParallelKwargs(find_unused_parameters=True)
+    try:
+        made = a.Accelerator(mixed_precision=precision, cpu=True if device == "cpu"
+                             or not torch.accelerator.is_available() else None, kwargs_handlers=[ddp])
+    except ValueError as e:
+        raise LabError("precision", f"{precision} on {device or 'this device'}", f"no or bf16 ({e})") from None
+    if made.mixed_precision != precision or precision == "fp16" and made.scaler is None:
+        raise LabError("precision", f"{precision} on {made.device}", "no or bf16")
     return made
 
 # %% ../../nbs/43_training.distributed.ipynb #5913c925
 def _settings(precision, accumulate, device):
     "Complain about settings that mean nothing."
     if precision not in ("no", "bf16", "fp16"): raise LabError("precision", repr(precision), "no, bf16 or fp16")
-    if not isinstance(accumulate, int) or accumulate < 1: raise LabError("accumulate", accumulate, "a whole number of parts, at least 1")
-    if device not in (None, "cpu"): raise LabError("device", repr(device), "cpu, or None for what Accelerate finds; choose among GPUs by CUDA_VISIBLE_DEVICES or accelerate launch")
+    if not isinstance(accumulate, int) or accumulate < 1:
+        raise LabError("accumulate", accumulate, "a whole number of parts, at least 1")
+    if device not in (None, "cpu"):
+        raise LabError("device", repr(device), "cpu, or None for what Accelerate finds; choose among GPUs by "
+                       "CUDA_VISIBLE_DEVICES or accelerate launch")
 
 # %% ../../nbs/43_training.distributed.ipynb #807fd4c1
 class Engine:
@@ -54,7 +63,8 @@ class Engine:
                  device: str | None = None): # "cpu", or None: what Accelerate finds
         _settings(precision, accumulate, device)
         self.precision, self.accumulate, self.accelerator = precision, accumulate, _accelerator(precision, device)
-        self.rank, self.world, self.device = self.accelerator.process_index, self.accelerator.num_processes, self.accelerator.device
+        self.rank, self.world, self.device = (self.accelerator.process_index, self.accelerator.num_processes,
+                                              self.accelerator.device)
     @property
     def main(self) -> bool: return self.rank == 0
     def prepare(self, D, opt): return _shown(self, D), self.accelerator.prepare_optimizer(opt)
@@ -64,18 +74,26 @@ class Engine:
     def backward(self, loss: Tensor) -> None: self.accelerator.backward(loss)
     def step(self, opt, named, clip=None): return _step(self.accelerator, opt, named, clip)
     def gather(self, losses: Losses) -> Losses: return losses if self.world == 1 else _gather(self.accelerator, losses)
-    def any(self, flag: bool) -> bool: return flag if self.world == 1 else bool(self.accelerator.reduce(torch.tensor([float(flag)], device=self.device)).item())
+    def any(self, flag: bool) -> bool:
+        return flag if self.world == 1 else bool(self.accelerator.reduce(torch.tensor([float(flag)],
+                                                                                      device=self.device)).item())
     def same(self, state: dict) -> dict: return state if self.world == 1 else _from_first(state) # the state of process 0
     def wait(self) -> None: self.accelerator.wait_for_everyone()
-    def close(self) -> None: self.wait(); self.accelerator.end_training() # the last line of a script of several processes: they leave together
-    def state_dict(self) -> dict: return {} if self.accelerator.scaler is None else dict(self.accelerator.scaler.state_dict())
+    # the last line of a script of several processes: they leave together
+    def close(self) -> None:
+        self.wait()
+        self.accelerator.end_training()
+    def state_dict(self) -> dict:
+        return {} if self.accelerator.scaler is None else dict(self.accelerator.scaler.state_dict())
     def load_state_dict(self, state: dict) -> None:
         if self.accelerator.scaler is not None and state: self.accelerator.scaler.load_state_dict(state)
 
 # %% ../../nbs/43_training.distributed.ipynb #2a55d95e
 def _cut(n, k):
     "Equal slices of a batch."
-    if n % k: raise LabError("batch", f"{n} rows a process in {k} parts", "a batch_size that processes and parts share equally")
+    if n % k:
+        raise LabError("batch", f"{n} rows a process in {k} parts",
+                       "a batch_size that processes and parts share equally")
     return [slice(i, i + n // k) for i in range(0, n, n // k)]
 
 # %% ../../nbs/43_training.distributed.ipynb #096e6107
@@ -83,15 +101,18 @@ def _shown(engine, D):
     "`D` on the device, with its network wrapped for this engine; `D` itself keeps the raw network."
     net = getattr(D, "net", None)
     alone = engine.world == 1
-    if not alone and not (isinstance(net, torch.nn.Module) and {id(p) for p in net.parameters()} == {id(p) for p in D.parameters()}):
-        raise LabError("D", f"weights outside D.net, with {engine.world} processes", "a denoiser like Precond(net), all of whose weights are in D.net")
+    if not alone and not (isinstance(net, torch.nn.Module)
+                          and {id(p) for p in net.parameters()} == {id(p) for p in D.parameters()}):
+        raise LabError("D", f"weights outside D.net, with {engine.world} processes",
+                       "a denoiser like Precond(net), all of whose weights are in D.net")
     D.to(engine.device)
     if not isinstance(net, torch.nn.Module):
         engine.accelerator.prepare_model(D)
         return D
     wrapped = engine.accelerator.prepare_model(net)
     if wrapped is net: return D
-    for k, v in {k: getattr(net, k) for k in ("wants_raw", "n_classes") if hasattr(net, k)}.items(): setattr(wrapped, k, v)
+    for k, v in {k: getattr(net, k) for k in ("wants_raw", "n_classes") if hasattr(net, k)}.items():
+        setattr(wrapped, k, v)
     shown = copy(D)
     shown._modules = {**D._modules, "net": wrapped}
     return shown

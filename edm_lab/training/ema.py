@@ -22,20 +22,23 @@ from ..core import Denoiser, LabError
 def _state(D):
     "Parameters and buffers of a module by name; floats apart from the rest."
     all_ = {**dict(D.named_parameters()), **dict(D.named_buffers())}
-    return {k: v.detach() for k, v in all_.items() if v.is_floating_point()}, {k: v for k, v in all_.items() if not v.is_floating_point()}
+    return {k: v.detach() for k, v in all_.items() if v.is_floating_point()}, {k: v for k, v in all_.items()
+                                                                               if not v.is_floating_point()}
 
 # %% ../../nbs/40_training.ema.ipynb #1ad0014f
 class _Average:
     "A running average of a module's weights, in a copy `D` of the module."
     def __init__(self, source):
-        if not isinstance(source, torch.nn.Module): raise LabError("EMA", type(source).__name__, "a torch.nn.Module: weights to average")
+        if not isinstance(source, torch.nn.Module):
+            raise LabError("EMA", type(source).__name__, "a torch.nn.Module: weights to average")
         self.source, self.D = source, deepcopy(source).eval().requires_grad_(False)
         self.shown, self.counters = _state(self.D)
         self.mean = {k: v if v.dtype in (torch.float32, torch.float64) else v.float() for k, v in self.shown.items()}
     def mix(self, beta: float):
         "mean = beta mean + (1 - beta) weights."
         new, counters = _state(self.source)
-        if new.keys() != self.mean.keys(): raise LabError("EMA", "a network whose parts have changed", "the network it was made for")
+        if new.keys() != self.mean.keys():
+            raise LabError("EMA", "a network whose parts have changed", "the network it was made for")
         torch._foreach_lerp_(list(self.mean.values()), [new[k].to(m) for k, m in self.mean.items()], 1 - beta)
         for k, v in counters.items(): self.counters[k].copy_(v)
         self.show()
@@ -70,20 +73,26 @@ class EMA(_Average):
         self.mix(min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay)
         self.updates += 1
     def state_dict(self) -> dict[str, Tensor]: # flat, tensors only: fit for safetensors
-        own = dict(updates=torch.tensor(self.updates), decay=torch.tensor(self.decay, dtype=torch.float64), warmup=torch.tensor(self.warmup))
+        own = dict(updates=torch.tensor(self.updates), decay=torch.tensor(self.decay, dtype=torch.float64),
+                   warmup=torch.tensor(self.warmup))
         return own | {f"mean.{k}": v.clone() for k, v in (self.mean | self.counters).items()}
     def load_state_dict(self, state: dict[str, Tensor]): # what `state_dict` gave, of the same network
         _load(self, {k[5:]: v for k, v in state.items() if k.startswith("mean.")})
         if (d := float(state["decay"])) != self.decay or bool(state["warmup"]) != self.warmup:
-            raise LabError("EMA", f"decay {d}, warmup {bool(state['warmup'])} in the checkpoint", f"{self.decay}, {self.warmup}, as this run was told")
+            raise LabError("EMA", f"decay {d}, warmup {bool(state['warmup'])} in the checkpoint",
+                           f"{self.decay}, {self.warmup}, as this run was told")
         self.updates = int(state["updates"])
 
 # %% ../../nbs/40_training.ema.ipynb #b8f1299a
 def _load(average, means):
     "Put stored means into an average, to the bit."
     here = average.mean | average.counters
-    odd = sorted(k for k in here.keys() | means.keys() if k not in means or k not in here or means[k].shape != here[k].shape or means[k].dtype != here[k].dtype)
-    if odd: raise LabError(f"EMA: {odd[0]}", f"{means[odd[0]].dtype} of shape {tuple(means[odd[0]].shape)}" if odd[0] in means else "nothing", f"{here[odd[0]].dtype} of shape {tuple(here[odd[0]].shape)}" if odd[0] in here else "nothing")
+    odd = sorted(k for k in here.keys() | means.keys() if k not in means or k not in here
+                 or means[k].shape != here[k].shape or means[k].dtype != here[k].dtype)
+    if odd:
+        raise LabError(f"EMA: {odd[0]}", f"{means[odd[0]].dtype} of shape {tuple(means[odd[0]].shape)}"
+                       if odd[0] in means else "nothing",
+                       f"{here[odd[0]].dtype} of shape {tuple(here[odd[0]].shape)}" if odd[0] in here else "nothing")
     for k, v in means.items(): here[k].copy_(v)
     average.show()
 
@@ -99,7 +108,8 @@ def power_gamma(
     sigma_rel: float, # width of the average, as a share of the run: 0 to .288; EDM2 tracks .05 and .10
 ) -> float: # exponent
     "The exponent of a profile from its width: the largest root of gamma^3 + 7 gamma^2 + (16 - s) gamma + 12 - s, s = sigma_rel^-2."
-    if not 0 < sigma_rel <= 12**-.5: raise LabError("sigma_rel", sigma_rel, "above 0, at most 0.2887 (a plain mean of all steps)")
+    if not 0 < sigma_rel <= 12**-.5:
+        raise LabError("sigma_rel", sigma_rel, "above 0, at most 0.2887 (a plain mean of all steps)")
     s = sigma_rel**-2
     return float(np.roots([1, 7, 16 - s, 12 - s]).real.max())
 
@@ -160,12 +170,16 @@ class PowerEMA:
     def snapshot(self):
         "Keep the averages as they are now; about 20 to 50 over a run, evenly spaced."
         if self.updates and self.updates not in [s.updates for s in self.snapshots]:
-            self.snapshots.append(_Snapshot(self.updates, [{k: v.detach().to("cpu", copy=True) for k, v in a.mean.items()} for a in self.tracks]))
-    def weights(self, sigma_rel: float, at: int | None = None) -> tuple[Tensor, float]: # width wanted; at which update, None: the last snapshot
+            self.snapshots.append(_Snapshot(self.updates, [{k: v.detach().to("cpu", copy=True)
+                                                            for k, v in a.mean.items()} for a in self.tracks]))
+    # width wanted; at which update, None: the last snapshot
+    def weights(self, sigma_rel: float, at: int | None = None) -> tuple[Tensor, float]:
         if not self.snapshots: raise LabError("PowerEMA", "no snapshot", "snapshot() every now and then during the run")
         t = torch.tensor([float(s.updates) for s in self.snapshots]).repeat_interleave(len(self.gammas))
-        return posthoc_weights(t, torch.tensor(self.gammas, dtype=torch.float64).repeat(len(self.snapshots)), at or float(t[-1]), power_gamma(sigma_rel))
-    def synthesize(self, sigma_rel: float, at: int | None = None) -> Denoiser: # the averaged denoiser, a copy of its own
+        return posthoc_weights(t, torch.tensor(self.gammas, dtype=torch.float64).repeat(len(self.snapshots)),
+                               at or float(t[-1]), power_gamma(sigma_rel))
+    # the averaged denoiser, a copy of its own
+    def synthesize(self, sigma_rel: float, at: int | None = None) -> Denoiser:
         "The average of width `sigma_rel`, made of the snapshots."
         w, _ = self.weights(sigma_rel, at)
         out, parts = _Average(self.tracks[0].D), [m for s in self.snapshots for m in s.means]
@@ -178,15 +192,19 @@ class PowerEMA:
 # %% ../../nbs/40_training.ema.ipynb #c29c3dbd
 def _power_state(e):
     "Averages, snapshots and their times as one flat dict of tensors."
-    own = dict(updates=torch.tensor(e.updates), sigma_rels=torch.tensor(e.sigma_rels, dtype=torch.float64), times=torch.tensor([s.updates for s in e.snapshots], dtype=torch.int64))
+    own = dict(updates=torch.tensor(e.updates), sigma_rels=torch.tensor(e.sigma_rels, dtype=torch.float64),
+               times=torch.tensor([s.updates for s in e.snapshots], dtype=torch.int64))
     now = {f"now.{i}.{k}": v.clone() for i, a in enumerate(e.tracks) for k, v in (a.mean | a.counters).items()}
-    return own | now | {f"snap.{s.updates}.{i}.{k}": v for s in e.snapshots for i, m in enumerate(s.means) for k, v in m.items()}
+    return own | now | {f"snap.{s.updates}.{i}.{k}": v for s in e.snapshots for i, m in enumerate(s.means)
+                        for k, v in m.items()}
 
 # %% ../../nbs/40_training.ema.ipynb #3dbb938e
 def _load_power(e, state):
     "Put them back."
-    if (have := tuple(state["sigma_rels"].tolist())) != e.sigma_rels: raise LabError("PowerEMA", f"widths {have} in the checkpoint", f"{e.sigma_rels}, as this run was told")
+    if (have := tuple(state["sigma_rels"].tolist())) != e.sigma_rels:
+        raise LabError("PowerEMA", f"widths {have} in the checkpoint", f"{e.sigma_rels}, as this run was told")
     def under(head): return {k[len(head):]: v for k, v in state.items() if k.startswith(head)}
     for i, a in enumerate(e.tracks): _load(a, under(f"now.{i}."))
     e.updates = int(state["updates"])
-    e.snapshots = [_Snapshot(t, [{k: v.clone() for k, v in under(f"snap.{t}.{i}.").items()} for i in range(len(e.gammas))]) for t in state["times"].tolist()]
+    e.snapshots = [_Snapshot(t, [{k: v.clone() for k, v in under(f"snap.{t}.{i}.").items()}
+                                 for i in range(len(e.gammas))]) for t in state["times"].tolist()]

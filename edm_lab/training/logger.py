@@ -49,7 +49,8 @@ def read_log(
 ) -> tuple[list[dict], list[str]]: # records, and notes on what was dropped
     "The records of a log, without its damaged lines."
     try: raw = Path(path).read_bytes()
-    except OSError as e: raise LabError(f"{path}", (e.strerror or "an unreadable file").lower(), "a log, one JSON object a line") from None
+    except OSError as e:
+        raise LabError(f"{path}", (e.strerror or "an unreadable file").lower(), "a log, one JSON object a line") from None
     rows, notes, lines = [], [], raw.split(b"\n")
     for i, line in enumerate(lines, 1):
         if not line.strip(): continue
@@ -72,11 +73,13 @@ class Log:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as e: raise LabError(f"{self.path}", (e.strerror or "an error").lower(), "a file that can be written") from None
+        except OSError as e:
+            raise LabError(f"{self.path}", (e.strerror or "an error").lower(), "a file that can be written") from None
         self.board = _board(self.path.parent, step, self.notes) if tensorboard else None
     def write(self, record: dict): # with a "step"
         "Append one record."
-        if not isinstance(record.get("step"), int): raise LabError("record: step", repr(record.get("step")), "the number of the step")
+        if not isinstance(record.get("step"), int):
+            raise LabError("record: step", repr(record.get("step")), "the number of the step")
         _append(self.file, _line(record).encode(), self.path)
         for tag, v in _scalars(record) if self.board else (): self.board.add_scalar(tag, v, record["step"])
     def rows(self) -> list[dict]: return read_log(self.path)[0]
@@ -123,8 +126,10 @@ def _scalars(record, head=""):
     for k, v in record.items():
         if isinstance(v, dict): yield from _scalars(v, f"{head}{k}/")
         elif isinstance(v, list) and isinstance(levels, list) and len(v) == len(levels) and k != "sigma":
-            yield from ((f"{head}{k}/sigma={s:.3g}", x) for s, x in zip(levels, v) if isinstance(x, int | float) and isinstance(s, int | float))
-        elif isinstance(v, int | float | np.number) and not isinstance(v, bool) and k != "step": yield head + k, float(v)
+            yield from ((f"{head}{k}/sigma={s:.3g}", x) for s, x in zip(levels, v) if isinstance(x, int | float)
+                        and isinstance(s, int | float))
+        elif isinstance(v, int | float | np.number) and not isinstance(v, bool) and k != "step":
+            yield head + k, float(v)
         elif isinstance(v, Tensor) and v.numel() == 1: yield head + k, float(v)
 
 # %% ../../nbs/42_training.logger.ipynb #ef676e8a
@@ -144,7 +149,8 @@ def _kernel_mse(x0, x, sigma, own, bank, W=None, mask=None, bank_mask=None):
     if mask is not None: other &= (mask[:, None] == bank_mask[None]).all(-1)
     p = torch.where(other, -d2 / (2 * sigma**2), -math.inf).softmax(1)
     err = (torch.einsum("ij,j...->i...", p, bank) - x0)**2
-    return err.flatten(1).mean(1) if mask is None else torch.where(mask[..., None], err, 0).sum((1, 2)) / (mask.sum(1) * x0.shape[2])
+    return err.flatten(1).mean(1) if mask is None else torch.where(mask[..., None], err,
+                                                                   0).sum((1, 2)) / (mask.sum(1) * x0.shape[2])
 
 # %% ../../nbs/42_training.logger.ipynb #431af772
 def _wiener_mse(x0, sigmas, noise, mask):
@@ -172,16 +178,20 @@ class Baselines:
                  seed: int = 0): # of subset and noise
         self.edges, self.sigma_data = torch.as_tensor(edges).double().cpu(), float(sigma_data)
         if len(rows) < 3: raise LabError("Floors", f"{len(rows)} rows", "at least three")
-        if self.edges.ndim != 1 or len(self.edges) < 2 or not (self.edges[0] > 0 and (self.edges.diff() > 0).all()): raise LabError("edges", self.edges.tolist(), "at least two rising levels above 0, data units")
+        if self.edges.ndim != 1 or len(self.edges) < 2 or not (self.edges[0] > 0 and (self.edges.diff() > 0).all()):
+            raise LabError("edges", self.edges.tolist(), "at least two rising levels above 0, data units")
         some = rows[torch.randperm(len(rows), generator=rng(seed, "floors"))[:bank]].to("cpu", torch.float64)
         self.sigmas = _grid(self.edges)
-        self.wiener, (self.kernel, self.kernel_err) = _wiener_mse(some.x0, self.sigmas, noise, some.mask), _kernel_curve(some, self.sigmas, noise, queries, seed)
+        self.wiener, (self.kernel, self.kernel_err) = _wiener_mse(some.x0, self.sigmas, noise,
+                                                                  some.mask), _kernel_curve(some, self.sigmas, noise,
+                                                                                            queries, seed)
         valid = some.x0 if some.mask is None else some.x0[some.mask]
         self.rms = valid.square().mean().sqrt().item()
     def at(self, sigma: Float[Tensor, " b"]) -> dict[str, Tensor]: # levels, data units
         "Both losses (data units squared) at any level, by interpolation in log-log, and the better one."
         s = torch.as_tensor(sigma).detach().double().cpu().clamp(self.sigmas[0], self.sigmas[-1]).log()
-        out = {k: torch.from_numpy(np.interp(s, self.sigmas.log(), getattr(self, k).clamp_min(1e-300).log())).exp() for k in ("wiener", "kernel")}
+        out = {k: torch.from_numpy(np.interp(s, self.sigmas.log(), getattr(self, k).clamp_min(1e-300).log())).exp()
+               for k in ("wiener", "kernel")}
         return out | {"best": torch.minimum(*out.values())}
 
 # %% ../../nbs/42_training.logger.ipynb #d0858c21
@@ -212,11 +222,14 @@ def binned(
     "The losses by noise level, beside those of the null, the linear filter and the kernel denoiser."
     s = losses.sigma.detach().double().cpu()
     baseline, c_out2 = baselines.at(s), coeffs(s, baselines.sigma_data)[1]**2
-    columns = dict(F_mse=losses.F_mse, F_zero_output=f_target_var(s, baselines.sigma_data, baselines.rms), F_wiener=baseline["wiener"] / c_out2, F_kernel=baseline["kernel"] / c_out2,
-                   mse=losses.mse, mse_wiener=baseline["wiener"], mse_kernel=baseline["kernel"])
+    columns = dict(F_mse=losses.F_mse, F_zero_output=f_target_var(s, baselines.sigma_data, baselines.rms),
+                   F_wiener=baseline["wiener"] / c_out2, F_kernel=baseline["kernel"] / c_out2, mse=losses.mse,
+                   mse_wiener=baseline["wiener"], mse_kernel=baseline["kernel"])
     level, n, _ = bin_stats(s, s.log(), baselines.edges)
-    out = {k: bin_stats(s, v, baselines.edges)[0] for k, v in columns.items()} | {"F_err": bin_stats(s, losses.F_mse, baselines.edges)[2]}
-    known = {k: [x if math.isfinite(x) else None for x in v.tolist()] for k, v in ({"sigma": level.exp()} | out).items()}
+    out = {k: bin_stats(s, v, baselines.edges)[0]
+           for k, v in columns.items()} | {"F_err": bin_stats(s, losses.F_mse, baselines.edges)[2]}
+    known = {k: [x if math.isfinite(x) else None for x in v.tolist()]
+             for k, v in ({"sigma": level.exp()} | out).items()}
     return known | {"n": n.tolist(), "floor": float((baseline["best"] / c_out2).mean())}
 
 # %% ../../nbs/42_training.logger.ipynb #c9bd384e
@@ -235,14 +248,16 @@ def scales(
         x = add_noise(rows.x0, s, noise, rng(seed, "scales", i))[0]
         x0_hat = D(x, torch.full((len(x),), s, device=x.device), cond or None)
         out[f"scale_r/sigma={s:.4g}"] = rms(x0_hat) / rms(rows.x0)
-        out[f"fx_ratio/sigma={s:.4g}"] = rms(f_target(x0_hat, x, s, D.sigma_data)) / rms(f_target(rows.x0, x, s, D.sigma_data))
+        out[f"fx_ratio/sigma={s:.4g}"] = rms(f_target(x0_hat, x, s,
+                                                      D.sigma_data)) / rms(f_target(rows.x0, x, s, D.sigma_data))
     return out
 
 # %% ../../nbs/42_training.logger.ipynb #ea39b9aa
 def _figures(record):
     "The figures of a record that belong on a line."
     bins = record.get("bins") or {}
-    parts = [f"{k} {float(v):.3g}" for k, v in (("loss", record.get("loss")), ("floor", bins.get("floor")), ("held", record.get("held"))) if v is not None]
+    parts = [f"{k} {float(v):.3g}" for k, v in (("loss", record.get("loss")), ("floor", bins.get("floor")),
+                                                ("held", record.get("held"))) if v is not None]
     return ", ".join(parts + ([f"{int(record['nonfinite'])} not finite"] if record.get("nonfinite") else []))
 
 # %% ../../nbs/42_training.logger.ipynb #8591cb7b

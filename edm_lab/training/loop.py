@@ -35,9 +35,13 @@ from .step import Optim, Task, draw_batch, train_step
 # %% ../../nbs/44_training.loop.ipynb #e2f4f988
 def _text(v):
     "A value as text that is the same in another process."
-    if isinstance(v, Tensor): return f"tensor {tuple(v.shape)} {hashlib.sha256(v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()[:12]}"
+    if isinstance(v, Tensor):
+        return (
+                f"tensor {tuple(v.shape)} "
+                f"{hashlib.sha256(v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()[:12]}")
     if isinstance(v, partial): return f"{_text(v.func)}({', '.join(map(_text, v.args))}{_text(v.keywords)})"
-    if is_dataclass(v) and not isinstance(v, type): return f"{type(v).__name__}({', '.join(f'{f.name}={_text(getattr(v, f.name))}' for f in fields(v))})"
+    if is_dataclass(v) and not isinstance(v, type):
+        return f"{type(v).__name__}({', '.join(f'{f.name}={_text(getattr(v, f.name))}' for f in fields(v))})"
     if isinstance(v, dict): return "{" + ", ".join(f"{k}: {_text(x)}" for k, x in v.items()) + "}"
     if isinstance(v, list | tuple): return "(" + ", ".join(map(_text, v)) + ")"
     if callable(v) and hasattr(v, "__qualname__"): return f"{v.__module__}.{v.__qualname__}"
@@ -60,14 +64,19 @@ def fingerprint(
     "Every setting on which the numbers of a run depend."
     groups = dict(optim=optim, task=task)
     out = {f"{g}.{f.name}": _text(getattr(o, f.name)) for g, o in groups.items() for f in fields(o)}
-    sigma_dist = type(sigma_dist).__name__ if hasattr(sigma_dist, "state_dict") else sigma_dist               # a law with a state is in the checkpoint
-    return out | {k: _text(v) for k, v in dict(sigma_dist=sigma_dist, sigma_data=D.sigma_data, **more).items()} | {"net": _net_text(D)}
+    # a law with a state is in the checkpoint
+    sigma_dist = type(sigma_dist).__name__ if hasattr(sigma_dist, "state_dict") else sigma_dist
+    return out | {k: _text(v) for k, v in dict(sigma_dist=sigma_dist, sigma_data=D.sigma_data,
+                                               **more).items()} | {"net": _net_text(D)}
 
 # %% ../../nbs/44_training.loop.ipynb #633e8304
 def _compare(then, now, folder):
     "Complain about the first setting that differs."
-    for k in sorted(then.keys() | now.keys(), key=lambda k: (k == "data", k)):              # another seed draws other data: the seed is to be named
-        if then.get(k) != now.get(k): raise LabError(f"{k}: the run in {folder} cannot go on", f"{now.get(k, 'nothing')}", f"{then.get(k, 'nothing')}, as it began; or another folder")
+    # another seed draws other data: the seed is to be named
+    for k in sorted(then.keys() | now.keys(), key=lambda k: (k == "data", k)):
+        if then.get(k) != now.get(k):
+            raise LabError(f"{k}: the run in {folder} cannot go on", f"{now.get(k, 'nothing')}",
+                           f"{then.get(k, 'nothing')}, as it began; or another folder")
 
 # %% ../../nbs/44_training.loop.ipynb #3dc91f01
 @dataclass
@@ -89,7 +98,8 @@ class Record:
 # %% ../../nbs/44_training.loop.ipynb #bb041cd5
 def _stateful(what, o):
     "Complain about an object whose state cannot be kept."
-    if not (hasattr(o, "state_dict") and hasattr(o, "load_state_dict")): raise LabError(what, type(o).__name__, "an object with state_dict and load_state_dict")
+    if not (hasattr(o, "state_dict") and hasattr(o, "load_state_dict")):
+        raise LabError(what, type(o).__name__, "an object with state_dict and load_state_dict")
     return o
 
 # %% ../../nbs/44_training.loop.ipynb #36555e6a
@@ -97,11 +107,14 @@ class _Run:
     "All state of a run, and the way into a checkpoint and out of it."
     def __init__(self, D, opt, engine, sigma_dist, ema, extras, out, print_):
         self.D, self.opt, self.engine, self.out, self.print = D, opt, engine, out, print_
-        kept = dict(D=D, opt=opt, engine=engine) | ({"sigma_dist": sigma_dist} if hasattr(sigma_dist, "state_dict") else {}) | ({} if ema is None else {"ema": ema})
+        kept = dict(D=D, opt=opt, engine=engine) | ({"sigma_dist": sigma_dist}
+                                                    if hasattr(sigma_dist, "state_dict")
+                                                    else {}) | ({} if ema is None else {"ema": ema})
         self.kept = kept | {f"extras.{k}": v for k, v in extras.items()}
         for k, v in self.kept.items(): _stateful(k, v)
         self.step, self.nonfinite, self.in_a_row, self.saved = 0, 0, 0, None
-        self.means = dict(processes=str(engine.world), parts=str(engine.accumulate), device=engine.device.type, torch=torch.__version__)
+        self.means = dict(processes=str(engine.world), parts=str(engine.accumulate), device=engine.device.type,
+                          torch=torch.__version__)
     def save(self):
         if self.out is None or self.saved == self.step: return
         if self.engine.main:
@@ -117,11 +130,15 @@ def _resume(run):
     c = load_ckpt(run.out)
     if "fingerprint" not in c.meta: raise LabError(f"{run.out}", "a checkpoint that no trainer wrote", "one of `train`")
     _compare(c.meta["fingerprint"], run.print, run.out)
-    if c.tensors.keys() != run.kept.keys(): raise LabError(f"{run.out}: what has a state", ", ".join(run.kept), f"{', '.join(c.tensors)}, as the run began")
+    if c.tensors.keys() != run.kept.keys():
+        raise LabError(f"{run.out}: what has a state", ", ".join(run.kept),
+                       f"{', '.join(c.tensors)}, as the run began")
     for k, v in run.kept.items():
         try: v.load_state_dict(c.tensors[k])
         except LabError: raise
-        except (RuntimeError, KeyError, ValueError, TypeError) as e: raise LabError(f"{run.out}: state of {k}", f"{type(e).__name__}: {str(e)[:200]}", "the state of the same object") from None
+        except (RuntimeError, KeyError, ValueError, TypeError) as e:
+            raise LabError(f"{run.out}: state of {k}", f"{type(e).__name__}: {str(e)[:200]}",
+                           "the state of the same object") from None
     run.step = run.saved = c.step
     run.nonfinite, run.in_a_row = c.meta["nonfinite"], c.meta["in_a_row"]
     other = [f"{k} {v} (was {c.meta['means'].get(k)})" for k, v in run.means.items() if v != c.meta["means"].get(k)]
@@ -145,8 +162,11 @@ class _Stop:
 # %% ../../nbs/44_training.loop.ipynb #96d6208c
 def _batches(rows, size, seed, start, stop, engine, workers):
     "The `Rows` of each step for this process."
-    if size % (engine.world * engine.accumulate): raise LabError("batch_size", f"{size} for {engine.world} processes of {engine.accumulate} parts", "a multiple of their product")
-    if callable(rows) and not hasattr(rows, "__len__"): return islice(rows(start, engine.rank, engine.world), max(0, stop - start))
+    if size % (engine.world * engine.accumulate):
+        raise LabError("batch_size", f"{size} for {engine.world} processes of {engine.accumulate} parts",
+                       "a multiple of their product")
+    if callable(rows) and not hasattr(rows, "__len__"):
+        return islice(rows(start, engine.rank, engine.world), max(0, stop - start))
     if workers: return loader(rows, size, seed, start, stop, workers, engine.rank, engine.world)
     return (batch(rows, size, seed, s, engine.rank, engine.world) for s in range(start, stop))
 
@@ -157,16 +177,20 @@ def _first_batch(rows, size, seed):
     return _text((r.x0, r.cond, r.mask))
 
 # %% ../../nbs/44_training.loop.ipynb #a70c34f2
-def _classes(D): return next((m.n_classes for m in D.modules() if isinstance(getattr(m, "n_classes", None), int) and m.n_classes), 0)
+def _classes(D):
+    return next((m.n_classes for m in D.modules() if isinstance(getattr(m, "n_classes", None), int) and m.n_classes),
+                0)
 
 # %% ../../nbs/44_training.loop.ipynb #86dfd927
 def _start(D, rows, sigma_dist, steps, batch_size, seed, optim, task, ema, extras, out, engine):
     "The run with everything in its place, the prepared denoiser and optimiser, and notes."
-    if not isinstance(D, torch.nn.Module): raise LabError("D", type(D).__name__, "a torch.nn.Module, such as Precond(net, sigma_data)")
+    if not isinstance(D, torch.nn.Module):
+        raise LabError("D", type(D).__name__, "a torch.nn.Module, such as Precond(net, sigma_data)")
     if steps < 1: raise LabError("steps", steps, "at least 1")
     D.to(engine.device)
     opt = optim.make(D.parameters())
-    print_ = {} if out is None else fingerprint(D, sigma_dist, optim, task, seed=seed, batch_size=batch_size, precision=engine.precision, data=_first_batch(rows, batch_size, seed),
+    print_ = {} if out is None else fingerprint(D, sigma_dist, optim, task, seed=seed, batch_size=batch_size,
+                                                precision=engine.precision, data=_first_batch(rows, batch_size, seed),
                                                 **(dict(steps=steps) if optim.schedule == "cosine" else {}))
     run = _Run(D, opt, engine, sigma_dist, ema, extras, None if out is None else Path(out), print_)
     notes = run.resume()
@@ -194,7 +218,8 @@ def train(
     "Train, yielding a record a step; the caller may stop at any of them."
     engine, extras = engine or Engine(), extras or {}
     run, shown, opt, notes = _start(D, rows, sigma_dist, steps, batch_size, seed, optim, task, ema, extras, out, engine)
-    mode, one = D.training, partial(_one, run, shown, opt, sigma_dist, steps, seed, optim, task, ema, _classes(D), [(k, p) for k, p in D.named_parameters() if p.requires_grad])
+    mode, one = D.training, partial(_one, run, shown, opt, sigma_dist, steps, seed, optim, task, ema, _classes(D),
+                                    [(k, p) for k, p in D.named_parameters() if p.requires_grad])
     with _Stop() as stop:
         try:
             for r in _batches(rows, batch_size, seed, run.step, steps, engine, workers):
@@ -213,7 +238,9 @@ def train(
             D.train(mode)
 
 # %% ../../nbs/44_training.loop.ipynb #93849578
-def _last_words(stop, run): return f"{stop.name or 'a signal to another process'}: stopped after step {run.step}{f', saved in {run.out}' if run.out else ', not saved'}"
+def _last_words(stop, run):
+    return (f"{stop.name or 'a signal to another process'}: stopped after step "
+            f"{run.step}{f', saved in {run.out}' if run.out else ', not saved'}")
 
 # %% ../../nbs/44_training.loop.ipynb #f694c828
 def _one(run, shown, opt, sigma_dist, steps, seed, optim, task, ema, n_classes, named, rows, notes):
@@ -223,13 +250,18 @@ def _one(run, shown, opt, sigma_dist, steps, seed, optim, task, ema, n_classes, 
     b = draw_batch(rows, sigma_dist, task, seed, s, engine.rank, engine.world, n_classes, engine.device)
     lr = optim.lr_at(s, steps)
     for g in opt.param_groups: g["lr"] = lr
-    losses, norm, where = train_step(shown, opt, b, engine, named, task.weight, optim.clip, seed_of(seed, "dropout", s, engine.rank))
+    losses, norm, where = train_step(shown, opt, b, engine, named, task.weight, optim.clip,
+                                     seed_of(seed, "dropout", s, engine.rank))
     if ema is not None and not where: ema.update()
     if hasattr(sigma_dist, "update"): sigma_dist.update(s, losses)
     run.step, run.nonfinite, run.in_a_row = s + 1, run.nonfinite + bool(where), run.in_a_row + 1 if where else 0
-    if run.in_a_row >= 100: raise LabError(f"step {s + 1}", f"a gradient that is not finite, for the 100th time in a row; first in {where}", "finite data and weights")
+    if run.in_a_row >= 100:
+        raise LabError(f"step {s + 1}",
+                       f"a gradient that is not finite, for the 100th time in a row; first in {where}",
+                       "finite data and weights")
     if where: notes = (*notes, f"step {s + 1} left out: the gradient of {where} is not finite")
-    return Record(s + 1, float(losses.loss.mean()), lr, norm, run.nonfinite, where, losses, time.perf_counter() - began, notes)
+    return Record(s + 1, float(losses.loss.mean()), lr, norm, run.nonfinite, where, losses,
+                  time.perf_counter() - began, notes)
 
 # %% ../../nbs/44_training.loop.ipynb #772b0651
 class _Window:
@@ -238,7 +270,8 @@ class _Window:
     def take(self) -> Losses:
         out, self.items = Losses.cat(self.items), []
         return out
-    def state_dict(self): return {f.name: getattr(Losses.cat(self.items), f.name).cpu() for f in fields(Losses)} if self.items else {}
+    def state_dict(self):
+        return {f.name: getattr(Losses.cat(self.items), f.name).cpu() for f in fields(Losses)} if self.items else {}
     def load_state_dict(self, state): self.items = [Losses(**state)] if state else []
 
 # %% ../../nbs/44_training.loop.ipynb #66b8ea74
@@ -253,8 +286,11 @@ class Fit:
 # %% ../../nbs/44_training.loop.ipynb #a7adc48a
 def _baselines(baselines, rows, sigma_dist, D, task):
     "The rivals: as given, or made from rows in memory."
-    if baselines is not None or not isinstance(rows, Rows) or torch.as_tensor(D.sigma_data).numel() > 1 or not hasattr(sigma_dist, "icdf"): return baselines or None
-    return Baselines(rows, sigma_dist.icdf(torch.linspace(.01, .99, 9, dtype=torch.float64)), float(D.sigma_data), task.noise)
+    if baselines is not None or not isinstance(rows,
+                                               Rows) or torch.as_tensor(D.sigma_data).numel() > 1 or not hasattr(sigma_dist, "icdf"):
+        return baselines or None
+    return Baselines(rows, sigma_dist.icdf(torch.linspace(.01, .99, 9, dtype=torch.float64)), float(D.sigma_data),
+                     task.noise)
 
 # %% ../../nbs/44_training.loop.ipynb #e1337dee
 def _line(r, window, baselines, ema, D, held, sigma_dist, task):
@@ -266,7 +302,9 @@ def _line(r, window, baselines, ema, D, held, sigma_dist, task):
     D.eval()
     some, x = held[:512].to(losses.sigma.device), {}
     cond = {**(some.cond or {}), **({} if some.mask is None else {"mask": some.mask})} or None
-    with torch.no_grad(): x["held"] = float(denoising_loss(use, some.x0, sigma_dist, task.weight, cond, task.noise, some.mask, rng(0, "held")).loss.double().mean())
+    with torch.no_grad():
+        x["held"] = float(denoising_loss(use, some.x0, sigma_dist, task.weight, cond, task.noise, some.mask,
+                                         rng(0, "held")).loss.double().mean())
     if baselines: x |= scales(use, some, (baselines.edges[1:] * baselines.edges[:-1]).sqrt(), task.noise)
     D.train(mode)
     return row | x
@@ -294,7 +332,8 @@ def fit(
     D.to(engine.device)
     ema = EMA(D, ema) if isinstance(ema, float) else ema
     baselines = _baselines(baselines, rows, sigma_dist, D, task) if engine.main else None
-    told = train(D, rows, sigma_dist, steps=steps, batch_size=batch_size, ema=ema, extras=(extras or {}) | dict(window=window), out=out, engine=engine, task=task, **more)
+    told = train(D, rows, sigma_dist, steps=steps, batch_size=batch_size, ema=ema,
+                 extras=(extras or {}) | dict(window=window), out=out, engine=engine, task=task, **more)
     for r in _barred(told, steps, engine.main):
         if log is None and out is not None and engine.main:
             log = Log(out, step=r.step)
@@ -315,7 +354,9 @@ def _old_lines(out):
 # %% ../../nbs/44_training.loop.ipynb #3647a2c0
 def _barred(records, steps, main):
     "The records; where there is a terminal, behind a bar."
-    if not main or not sys.stderr.isatty(): yield from records; return
+    if not main or not sys.stderr.isatty():
+        yield from records
+        return
     held = []
     def told():
         for r in records:

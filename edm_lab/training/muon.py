@@ -37,11 +37,14 @@ class Muon(torch.optim.Optimizer):
                  weight_decay: float = 0.): # times lr: share that is lost each step
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
         for p in (p for g in self.param_groups for p in g["params"]):
-            if p.ndim < 2: raise LabError("Muon", f"a weight of shape {tuple(p.shape)}", "two axes at least; biases and gains are Adam's")
+            if p.ndim < 2:
+                raise LabError("Muon", f"a weight of shape {tuple(p.shape)}",
+                               "two axes at least; biases and gains are Adam's")
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
-            for p in (p for p in group["params"] if p.grad is not None): _turn(p, self.state[p], **{k: group[k] for k in ("lr", "momentum", "weight_decay")})
+            for p in (p for p in group["params"] if p.grad is not None):
+                _turn(p, self.state[p], **{k: group[k] for k in ("lr", "momentum", "weight_decay")})
 
 # %% ../../nbs/43b_training.muon.ipynb #541a547f
 def _turn(p, state, lr, momentum, weight_decay): # one step of one weight

@@ -38,23 +38,29 @@ class Optim:
     def lr_at(self, step: int, steps: int) -> float: # step from 0; steps: of the run
         "Learning rate of a step."
         rise = min(1., (step + 1) / self.warmup) if self.warmup else 1.
-        if self.schedule == "cosine": fall = (1 + math.cos(math.pi * min(1., max(0, step - self.warmup) / max(1, steps - self.warmup)))) / 2
+        if self.schedule == "cosine":
+            fall = (1 + math.cos(math.pi * min(1., max(0, step - self.warmup) / max(1, steps - self.warmup)))) / 2
         else: fall = max(step / self.decay, 1.)**-.5 if self.schedule == "invsqrt" else 1.
         return self.lr * rise * fall
     def make(self, params) -> torch.optim.AdamW: # params: those that are trained
         "The optimiser: matrices decay, vectors do not."
         params = [p for p in params if p.requires_grad]
         if not params: raise LabError("D", "no weight that asks for a gradient", "a module to train")
-        groups = [dict(params=[p for p in params if p.ndim >= 2]), dict(params=[p for p in params if p.ndim < 2], weight_decay=0.)]
-        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        groups = [dict(params=[p for p in params if p.ndim >= 2]),
+                  dict(params=[p for p in params if p.ndim < 2], weight_decay=0.)]
+        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.lr, betas=self.betas,
+                                 weight_decay=self.weight_decay)
 
 # %% ../../nbs/43a_training.step.ipynb #39bb0dd8
 def _check_optim(o):
     "Complain about settings that cannot be meant."
     if not (math.isfinite(o.lr) and o.lr > 0): raise LabError("Optim lr", o.lr, "a positive number")
-    if o.schedule not in ("constant", "cosine", "invsqrt"): raise LabError("Optim schedule", repr(o.schedule), "constant, cosine or invsqrt")
-    if len(o.betas) != 2 or not all(0 <= b < 1 for b in o.betas): raise LabError("Optim betas", o.betas, "two numbers from 0 to below 1")
-    if o.warmup < 0 or o.decay < 1: raise LabError("Optim warmup, decay", f"{o.warmup}, {o.decay}", "steps: not negative, at least 1")
+    if o.schedule not in ("constant", "cosine", "invsqrt"):
+        raise LabError("Optim schedule", repr(o.schedule), "constant, cosine or invsqrt")
+    if len(o.betas) != 2 or not all(0 <= b < 1 for b in o.betas):
+        raise LabError("Optim betas", o.betas, "two numbers from 0 to below 1")
+    if o.warmup < 0 or o.decay < 1:
+        raise LabError("Optim warmup, decay", f"{o.warmup}, {o.decay}", "steps: not negative, at least 1")
     if o.clip is not None and not o.clip > 0: raise LabError("Optim clip", o.clip, "a positive norm, or None")
     if o.weight_decay < 0: raise LabError("Optim weight_decay", o.weight_decay, "0 or more")
 
@@ -85,7 +91,8 @@ class Batch:
     def x(self): return self.x0 + sigma_like(self.sigma, self.x0) * self.eps # noisy data
     def part(self, rows: slice) -> "Batch": # some of its rows
         cut = lambda v: v[rows] if isinstance(v, Tensor) else v
-        return Batch(*map(cut, (self.x0, self.eps, self.sigma)), self.cond and {k: cut(v) for k, v in self.cond.items()}, cut(self.mask), cut(self.weight))
+        return Batch(*map(cut, (self.x0, self.eps, self.sigma)),
+                     self.cond and {k: cut(v) for k, v in self.cond.items()}, cut(self.mask), cut(self.weight))
 
 # %% ../../nbs/43a_training.step.ipynb #29f071ef
 def _draw_noise(noise, x0, mask, size, mine, gen):
@@ -118,7 +125,8 @@ def draw_batch(
     mine = slice(rank * n, (rank + 1) * n)
     x0 = rows.x0 if task.augment is None else task.augment(rows.x0, rng(seed, "augment", step, rank))
     if not x0.is_floating_point(): raise LabError("rows", f"x0 in {x0.dtype}", "numbers with a point")
-    sigma = sigma_dist.sample(size, rng(seed, "sigma", step))[mine].to(device, torch.promote_types(x0.dtype, torch.float32))
+    sigma = sigma_dist.sample(size, rng(seed, "sigma", step))[mine].to(device,
+                                                                       torch.promote_types(x0.dtype, torch.float32))
     eps = _draw_noise(task.noise, x0, rows.mask, size, mine, rng(seed, "eps", step))
     return Batch(x0, eps, sigma, _drop(rows.cond, task, n_classes, rank * n, rng(seed, "drop", step)), rows.mask)
 

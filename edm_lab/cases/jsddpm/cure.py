@@ -37,7 +37,8 @@ def train_kind(
 ) -> tuple[Bridged, Bridged]: # in training, and its average
     "Train on the training heads; the bins' heights are those of the slices."
     shift, sigma_data = channel_spread(p.train.x)[0], channel_spread(p.train.x)[1]
-    D = build_system(s, p.train.bins, budget.channels, sigma_data=sigma_data, shift=shift, z_range=p.train.z_range or None, seed=budget.seed)
+    D = build_system(s, p.train.bins, budget.channels, sigma_data=sigma_data, shift=shift,
+                     z_range=p.train.z_range or None, seed=budget.seed)
     r = None
     for r in train_system(D, p.rows(), s, steps=budget.steps, batch_size=budget.batch_size, seed=budget.seed): tell(r)
     if r is None: raise LabError("budget.steps", budget.steps, "one step at least")
@@ -65,8 +66,9 @@ def judged(
     "Quality, copies and obedience."
     asked = p.held.z_bin[at], p.held.lesion[at]
     shows = lambda v: float((((v[:, 1] > 0).flatten(1).any(1)) == asked[1]).double().mean())
-    return dict(quality=quality(x, p.train.x, p.held.x), memorisation=memorisation(x, p.train.x, p.held.x[at]), obeyed=obeyed(J, x, *asked), obeyed_real=obeyed(J, p.held.x[at], *asked),
-                mask_says=shows(x), mask_says_real=shows(p.held.x[at]))
+    return dict(quality=quality(x, p.train.x, p.held.x), memorisation=memorisation(x, p.train.x, p.held.x[at]),
+                obeyed=obeyed(J, x, *asked), obeyed_real=obeyed(J, p.held.x[at], *asked), mask_says=shows(x),
+                mask_says_real=shows(p.held.x[at]))
 
 # %% ../../../nbs/cases/jsddpm/05_cure.ipynb #b89da1df
 def steps_to(

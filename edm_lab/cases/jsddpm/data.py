@@ -51,7 +51,8 @@ class Prepared:
     def groups(self) -> tuple[Tensor, Tensor]: # the head, by number, of each held-out and of each training slice
         names = {n: k for k, n in enumerate(sorted({*self.train.subject, *self.held.subject}))}
         return tuple(torch.tensor([names[n] for n in s.subject]) for s in (self.held, self.train))
-    def rows(self, held: bool = False, prior: bool = True) -> Rows: # of the held-out heads; with the prior among the conditions
+    # of the held-out heads; with the prior among the conditions
+    def rows(self, held: bool = False, prior: bool = True) -> Rows:
         return (self.held if held else self.train).rows(self.prior if prior else None)
 
 # %% ../../../nbs/cases/jsddpm/01_data.ipynb #b69a38ac
@@ -62,7 +63,8 @@ def prepare(
     atlas: bool = False, # the prior has the maps of `brain_atlas`
 ) -> Prepared:
     "Split by head, then fit."
-    if len(set(slices.subject)) < 2: raise LabError("slices", "one subject", "two at least: one trains, one is held out")
+    if len(set(slices.subject)) < 2:
+        raise LabError("slices", "one subject", "two at least: one trains, one is held out")
     train, held = slices.split(share, seed)
     return Prepared(train, held, (brain_atlas if atlas else brain_prior)(train), pixel_variance(train))
 

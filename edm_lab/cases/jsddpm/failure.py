@@ -36,7 +36,8 @@ def distance(
     mse: list[float], # of the image channel, at the times of `ORIGINAL_T`
 ) -> float: # 0: the seed's own
     "rms of ln(mse / seed's)."
-    if len(mse) != 4 or not all(v > 0 for v in mse): raise LabError("mse", mse, "four positive numbers, at t = 50, 250, 500, 950")
+    if len(mse) != 4 or not all(v > 0 for v in mse):
+        raise LabError("mse", mse, "four positive numbers, at t = 50, 250, 500, 950")
     return math.sqrt(sum(math.log(a / b)**2 for a, b in zip(mse, ORIGINAL_EPS)) / 4)
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #e0009ea4
@@ -117,7 +118,9 @@ def _rolled_prior(b, gen): return replace(b, cond=b.cond | dict(image=b.cond["im
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #5a8eda5e
 def _shifted_token(by, bins):
     "The bin that a height stretched over the whole volume would have."
-    def corrupt(b, gen): return replace(b, cond=b.cond | dict(label=(b.cond["label"] % bins + by).clamp_max(bins - 1) + b.cond["label"] // bins * bins))
+    def corrupt(b, gen):
+        return replace(b, cond=b.cond | dict(label=(b.cond["label"] % bins + by).clamp_max(bins - 1)
+                                             + b.cond["label"] // bins * bins))
     return corrupt
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #ac4ba39b
@@ -136,15 +139,37 @@ def _masked(x, sigma, e, cond): return brain_only((x - sigma * e).clamp(-1, 1), 
 def _examined_of_others(s, bins):
     "Suspects that need no training of their own."
     levels = ab_sigmas(s.table)
-    ages = {f"ema_age_{round(100 * a):02}": Suspect(f"average that holds {a:.0%} of the initial weights, updated every step", s, share=a, of="healthy") for a in (.05, .1, .2, .24, .26, .28, .3, .35, .5, .7)}
-    return dict(silent=Suspect("says nothing: eps_hat = 0", s, of="healthy"),
-        ema_right=Suspect("EMA .9999 updated every step, with warm-up", replace(s, ema=.9999), share=-1, of="healthy"),
-        ema_epoch=Suspect("EMA .9999 updated once an epoch, 450 epochs, no warm-up", s, share=.9999**450, every=20, of="healthy"), **ages,
-        post_processed=Suspect("background by the prior before the PSNR", s, x0=_masked, of="healthy"), x0_no_root=Suspect("x0 from eps without the root of 1 - alpha_bar", s, x0=_no_root, of="healthy"),
-        half_float16=Suspect("judged in float16", s, half=torch.float16, of="healthy"), half_bfloat16=Suspect("judged in bfloat16", s, half=torch.bfloat16, of="healthy"),
-        index_late=Suspect("judged with a time index 100 too late", s, judged=_late(levels, 100), of="healthy"), tokens_shifted=Suspect("judged with tokens 7 bins off", s, judged=_shifted_token(7, bins), of="healthy"),
-        prior_off=Suspect("judged with the prior 7 and 11 pixels off", s, judged=_rolled_prior, of="healthy"), dropout_awake=Suspect("dropout .1 left on when judged", replace(s, dropout=.1), randomized=True, of="dropout"),
-        dropout_3_awake=Suspect("dropout .3 left on when judged", replace(s, dropout=.3), randomized=True, of="dropout_3"))
+    ages = {f"ema_age_{round(100 * a):02}": Suspect(
+                                                    f"average that holds {a:.0%} of the initial weights, updated every step", s, share=a, of="healthy") for a in (.05, .1, .2, .24, .26, .28, .3, .35, .5, .7)}
+    return ((((((((((((((((((((((((((((((((dict(silent=Suspect("says nothing: eps_hat = 0", s, of="healthy"),
+                                                ema_right=Suspect("EMA .9999 updated every step, with warm-up",
+                                                                  replace(s, ema=.9999), share=-1, of="healthy"),
+                                                ema_epoch=Suspect(
+                                                                  "EMA .9999 updated once an epoch, 450 "
+                                                                  "epochs, no warm-up", s, share=.9999**450, every=20,
+                                                                  of="healthy"), **ages,
+                                                post_processed=Suspect(
+                                                                       "background by the prior before the PSNR", s,
+                                                                       x0=_masked, of="healthy"),
+                                                x0_no_root=Suspect(
+                                                                   "x0 from eps without the root of 1 - alpha_bar", s,
+                                                                   x0=_no_root, of="healthy"),
+                                                half_float16=Suspect("judged in float16", s, half=torch.float16,
+                                                                     of="healthy"),
+                                                half_bfloat16=Suspect("judged in bfloat16", s, half=torch.bfloat16,
+                                                                      of="healthy"),
+                                                index_late=Suspect("judged with a time index 100 too late", s,
+                                                                   judged=_late(levels, 100), of="healthy"),
+                                                tokens_shifted=Suspect("judged with tokens 7 bins off", s,
+                                                                       judged=_shifted_token(7, bins), of="healthy"),
+                                                prior_off=Suspect("judged with the prior 7 and 11 pixels off", s,
+                                                                  judged=_rolled_prior, of="healthy"),
+                                                dropout_awake=Suspect("dropout .1 left on when judged",
+                                                                      replace(s, dropout=.1), randomized=True,
+                                                                      of="dropout"),
+                                                dropout_3_awake=Suspect("dropout .3 left on when judged",
+                                                                        replace(s, dropout=.3), randomized=True,
+                                                                        of="dropout_3"))))))))))))))))))))))))))))))))))
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #4955dbf7
 def suspects(
@@ -154,13 +179,46 @@ def suspects(
     "The suspects of the seed, each alone, with their strengths."
     s = replace(System(), lr=lr, ema=.98, ema_warmup=True, self_cond=0., token_drop=0.)
     def has(says, **k): return Suspect(says, replace(s, **k))
-    trained = dict(healthy=Suspect("nothing is changed", s), clamp_1=Suspect("x_t cut to [-1, 1]", s, _cut(1.), _cut(1.)), no_skip=has("no skip at full resolution", skip=False), noise_10=Suspect("10 % of the target's noise is not in x_t", s, _other_noise(.1), _other_noise(.1)),
-        linear=has("linear schedule", schedule="linear"), joint=has("one MSE over both channels", joint=True), index_lost=Suspect("told the time of a batch mate", s, _lost_index, _lost_index), narrow=Suspect("a quarter of the width", s, channels=(4, 8, 12)),
-        clip_scaled=has("gradient cut to 1 before fp16's scale of 65536 is taken out", clip=1 / 65536), dropout_3=has("dropout .3", dropout=.3), cache_noise=Suspect("a quarter of the cached images is noise", s, data=_noisy_cache), slow=has("a tenth of the learning rate", lr=lr / 10),
-        weight_sum=has("lesion weight 5, background .1, divided by the weights", lesion=5., background=.1, normaliser="weights"), weight_pixels=has("lesion weight 5, background .1, divided by the pixels", lesion=5., background=.1), clamp_15=Suspect("x_t cut to [-1.5, 1.5]", s, _cut(1.5), _cut(1.5)),
-        prior_astray=Suspect("prior 7 and 11 pixels off, always", s, _rolled_prior, _rolled_prior), clip_1e3=has("gradient cut to a norm of .001", clip=1e-3), clip_scaled_10=has("the same, cut to .1", clip=.1 / 65536), dropout=has("dropout .1", dropout=.1), bfloat16=has("trained in bfloat16", half="bfloat16"),
-        noise_all=Suspect("the target is another noise", s, _other_noise(1.), _other_noise(1.)), velocity=has("v on a table with zero terminal SNR", predicts="v", zero_snr=True), clamp_2=Suspect("x_t cut to [-2, 2]", s, _cut(2.), _cut(2.)), noise_5=Suspect("5 % of the target's noise is not in x_t", s, _other_noise(.05), _other_noise(.05)),
-        no_skip_long=Suspect("no skip at full resolution, twice the updates", replace(s, skip=False), steps=2.), healthy_long=Suspect("nothing is changed, twice the updates", s, steps=2.))
+    trained = (((((((((((((dict(healthy=Suspect("nothing is changed", s),
+                                clamp_1=Suspect("x_t cut to [-1, 1]", s, _cut(1.), _cut(1.)),
+                                no_skip=has("no skip at full resolution", skip=False),
+                                noise_10=Suspect(
+                                                 "10 % of the target's noise is not in x_t", s, _other_noise(.1),
+                                                 _other_noise(.1)), linear=has("linear schedule", schedule="linear"),
+                                joint=has("one MSE over both channels", joint=True),
+                                index_lost=Suspect("told the time of a batch mate", s, _lost_index, _lost_index),
+                                narrow=Suspect("a quarter of the width", s, channels=(4, 8, 12)),
+                                clip_scaled=has(
+                                                "gradient cut to 1 before fp16's scale of 65536 is taken out", clip=1
+                                                / 65536), dropout_3=has("dropout .3", dropout=.3),
+                                cache_noise=Suspect(
+                                                    "a quarter of the cached images is noise", s, data=_noisy_cache),
+                                slow=has("a tenth of the learning rate", lr=lr
+                                         / 10),
+                                weight_sum=has("lesion weight 5, background .1, divided by the weights", lesion=5.,
+                                               background=.1, normaliser="weights"),
+                                weight_pixels=has(
+                                                  "lesion weight 5, background .1, divided "
+                                                  "by the pixels", lesion=5., background=.1),
+                                clamp_15=Suspect("x_t cut to [-1.5, 1.5]", s, _cut(1.5), _cut(1.5)),
+                                prior_astray=Suspect("prior 7 and 11 pixels off, always", s, _rolled_prior,
+                                                     _rolled_prior),
+                                clip_1e3=has("gradient cut to a norm of .001", clip=1e-3),
+                                clip_scaled_10=has("the same, cut to .1", clip=.1
+                                                   / 65536), dropout=has("dropout .1", dropout=.1),
+                                bfloat16=has("trained in bfloat16", half="bfloat16"),
+                                noise_all=Suspect("the target is another noise", s, _other_noise(1.),
+                                                  _other_noise(1.)),
+                                velocity=has("v on a table with zero terminal SNR", predicts="v", zero_snr=True),
+                                clamp_2=Suspect("x_t cut to [-2, 2]", s, _cut(2.), _cut(2.)),
+                                noise_5=Suspect(
+                                                "5 % of the target's noise is not in x_t", s, _other_noise(.05),
+                                                _other_noise(.05)),
+                                no_skip_long=Suspect(
+                                                     "no skip at full resolution, twice the updates",
+                                                     replace(s, skip=False), steps=2.),
+                                healthy_long=Suspect("nothing is changed, twice the updates", s,
+                                                     steps=2.)))))))))))))))
     return trained | _examined_of_others(s, bins)
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #0058ea7c
@@ -172,7 +230,8 @@ def tiles(
     h, w = rows.x0.shape[2:]
     if h % size or w % size: raise LabError("tiles", f"slices of {h} x {w}", f"multiples of {size}")
     def cut(v): return torch.cat([v[..., i:i + size, j:j + size] for i in range(0, h, size) for j in range(0, w, size)])
-    return Rows(cut(rows.x0), {k: cut(v) if v.ndim == 4 else v.repeat((h // size) * (w // size)) for k, v in rows.cond.items()})
+    return Rows(cut(rows.x0), {k: cut(v) if v.ndim == 4 else v.repeat((h // size) * (w // size))
+                               for k, v in rows.cond.items()})
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #7390143d
 def _psnr(a, x0, span): # dB of one error over all samples, per channel
@@ -194,12 +253,15 @@ def signature(
         eps, full = torch.randn(rows.x0.shape, generator=rng(seed, "signature", t)), torch.full((n,), sigma)
         b = Noised(rows.x0, eps, full, rows.x0 + sigma * eps, full, rows.cond)
         if suspect.judged: b = suspect.judged(b, rng(seed, "judged", t))
-        parts = [D.both(x, s, c, told)[1] for x, s, told, c in zip(*(v.split(64) for v in (b.x, b.sigma, b.told)), [{k: v[i:i + 64] for k, v in b.cond.items()} for i in range(0, n, 64)])]
+        parts = [D.both(x, s, c, told)[1] for x, s, told, c in zip(*(v.split(64) for v in (b.x, b.sigma, b.told)),
+                                                                   [{k: v[i:i + 64] for k, v in b.cond.items()}
+                                                                    for i in range(0, n, 64)])]
         pred = torch.cat(parts).float()
         e = pred if D.predicts == "eps" else (b.x - to_x0(pred, D.predicts, b.x, sigma, D.sigma_data)) / sigma
         mse = (e - b.eps).square().mean((0, 2, 3)).tolist()
         A = suspect.x0(b.x, sigma, e, b.cond) if suspect.x0 else b.x - sigma * e
-        for k, v in zip(("image", "mask", "psnr"), (*mse, _psnr(A.clamp(-1, 1), b.x0, 2.)[0])): out[k].append(round(v, 5))
+        for k, v in zip(("image", "mask", "psnr"), (*mse, _psnr(A.clamp(-1, 1), b.x0, 2.)[0])):
+            out[k].append(round(v, 5))
     return out
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #ebc885d5
@@ -237,7 +299,9 @@ def sampled(
     D.clip = 1.
     x = sample_slices(D, real.cond, system, "ddim", 20, seed, size=rows.x0.shape[2:]).nan_to_num(0.).clamp(-1, 1)
     D.clip = own
-    def of(v): return dict(roughness=float(roughness(v)[:, 0].nan_to_num(0.).mean()), spread=float(v[:, 0].std()), tiles=b64encode(((v[:3, 0] + 1) * 127.5).round().byte().numpy().tobytes()).decode())
+    def of(v):
+        return dict(roughness=float(roughness(v)[:, 0].nan_to_num(0.).mean()), spread=float(v[:, 0].std()),
+                    tiles=b64encode(((v[:3, 0] + 1) * 127.5).round().byte().numpy().tobytes()).decode())
     return dict(samples=of(x), real=of(real.x0))
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #2a32ac51
@@ -252,8 +316,11 @@ def _row(D, s, held, seed):
     at = lambda k: [v[k][ts.index(t)] for t in ORIGINAL_T]
     drawn = sampled(D, held, s.system, seed=seed)
     mse_1 = sum(4 * 10**(-v["psnr"][i] / 10) for i in even) / len(even)
-    return dict(variance=float(held.x0[:, 0].var()), mse_eps=dict(zip(map(str, ORIGINAL_T), at("image"))), mask=at("mask"), psnr=dict(zip(map(str, ts), v["psnr"])), image_all=sum(v["image"][i] for i in even) / len(even), mask_all=sum(v["mask"][i] for i in even) / len(even),
-                psnr_as_original=-10 * math.log10(mse_1), distance_to_original=distance(at("image")), worst=worst(at("image")), all=dict(ts=ts, image=v["image"], mask=v["mask"]), drawn=drawn)
+    return dict(variance=float(held.x0[:, 0].var()), mse_eps=dict(zip(map(str, ORIGINAL_T), at("image"))),
+                mask=at("mask"), psnr=dict(zip(map(str, ts), v["psnr"])), image_all=sum(v["image"][i] for i in even)
+                / len(even), mask_all=sum(v["mask"][i] for i in even) / len(even),
+                psnr_as_original=-10 * math.log10(mse_1), distance_to_original=distance(at("image")),
+                worst=worst(at("image")), all=dict(ts=ts, image=v["image"], mask=v["mask"]), drawn=drawn)
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #a2b0a4e1
 def examined(
@@ -272,20 +339,24 @@ def examined(
     quiet = build_system(s.system, channels=s.channels or budget.channels, seed=budget.seed)
     ages = {k: _average(D, v, budget) for k, v in rest.items() if v.share}
     stops = {round(steps * a) for a in _STOPS}
-    for r in train_system(D, train, s.system, steps=steps, batch_size=budget.batch_size, seed=budget.seed, corrupt=s.corrupt):
+    for r in train_system(D, train, s.system, steps=steps, batch_size=budget.batch_size, seed=budget.seed,
+                          corrupt=s.corrupt):
         for k, a in ages.items():
             if r["step"] % rest[k].every == 0: a.update()
         log.append((r["image"], r["mask"], r["grad_norm"], r["throttle"]))
         if r["step"] in stops:
             v = signature(r["ema"].D, held, ORIGINAL_T, s, budget.seed)
-            scan.append(dict(share=r["step"] / steps, image=v["image"], mask=v["mask"], distance=distance(v["image"]), worst=worst(v["image"])))
+            scan.append(dict(share=r["step"] / steps, image=v["image"], mask=v["mask"], distance=distance(v["image"]),
+                             worst=worst(v["image"])))
         tell(r)
     last = [sum(c) / len(c) for c in zip(*log[-max(steps // 8, 1):])]
     about = dict(log_image=last[0], log_mask=last[1], grad_norm=last[2], throttle=last[3], steps=steps)
     yield name, _row(r["ema"].D, s, held, budget.seed) | about | dict(says=s.says, scan=scan)
     for k, v in rest.items():
         judged = ages[k].D if k in ages else quiet if k == "silent" else r["ema"].D
-        yield k, _row(judged.eval(), v, held, budget.seed) | about | dict(says=v.says, of=name, init_share=ages[k].init_share if k in ages else 0.)
+        yield k, _row(judged.eval(), v, held, budget.seed) | about | dict(says=v.says, of=name,
+                                                                          init_share=ages[k].init_share
+                                                                          if k in ages else 0.)
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #4fad516b
 def card_of(
@@ -295,10 +366,17 @@ def card_of(
 ) -> Card:
     "The run as a card for the doctor."
     s = suspect.system
-    v = {"card.title": title, "data.kind": "tiles of brain slices: image and lesion mask", "data.value_range": [-1., 1.], "data.variance": [row["variance"]], "model.parametrisation": s.predicts, "noise.schedule": s.schedule + "_zero_snr" * s.zero_snr,
-         "noise.timesteps": s.T, "sigma_dist.kind": "uniform_t", "loss.weight": "none", "loss.normaliser": {"weights": "weight_sum"}.get(s.normaliser, s.normaliser), "ema.used": True, "ema.warmup": not suspect.share or suspect.share < 0,
-         "logged.mse.t": [float(t) for t in ORIGINAL_T], "logged.mse.mse_eps": list(row["mse_eps"].values()), "logged.values.mse_mask": row["mask_all"]}
-    if suspect.share > 0: v |= {"ema.decay": suspect.share**(suspect.every / row["steps"]), "ema.update": "step" if suspect.every == 1 else "epoch", "ema.epochs": row["steps"] // suspect.every, "ema.steps_per_epoch": suspect.every}
+    v = {"card.title": title, "data.kind": "tiles of brain slices: image and lesion mask",
+         "data.value_range": [-1., 1.], "data.variance": [row["variance"]], "model.parametrisation": s.predicts,
+         "noise.schedule": s.schedule + "_zero_snr" * s.zero_snr, "noise.timesteps": s.T,
+         "sigma_dist.kind": "uniform_t", "loss.weight": "none",
+         "loss.normaliser": {"weights": "weight_sum"}.get(s.normaliser, s.normaliser), "ema.used": True,
+         "ema.warmup": not suspect.share or suspect.share < 0, "logged.mse.t": [float(t) for t in ORIGINAL_T],
+         "logged.mse.mse_eps": list(row["mse_eps"].values()), "logged.values.mse_mask": row["mask_all"]}
+    if suspect.share > 0:
+        v |= {"ema.decay": suspect.share**(suspect.every / row["steps"]),
+              "ema.update": "step" if suspect.every == 1 else "epoch", "ema.epochs": row["steps"] // suspect.every,
+              "ema.steps_per_epoch": suspect.every}
     if suspect.x0 is not None: v["evaluation.postprocess"] = "x0_hat is changed before the PSNR"
     return Card(v, title)
 
@@ -329,19 +407,26 @@ def candidates(
 ) -> list[dict]: # name, how, image and mask at the seed's times, distance, worst, single (one fault in a finished run); nearest first
     "Every suspect at every strength, by its distance to the seed."
     out = []
-    def add(name, how, image, mask, single): out.append(dict(name=name, how=how, image=list(image), mask=list(mask), distance=distance(image), worst=worst(image), single=single))
+    def add(name, how, image, mask, single):
+        out.append(dict(name=name, how=how, image=list(image), mask=list(mask), distance=distance(image),
+                        worst=worst(image), single=single))
     for k, v in bench.items():
         add(k, "", v["mse_eps"].values(), v["mask"], True)
         for s in v.get("scan", ()): add(k, f"stopped at {s['share']:.0%}", s["image"], s["mask"], k == "healthy")
     for k in (k for k in ("healthy", "healthy_long") if k in bench):
         h = bench[k]
-        for q in (.02, .04, .06, .07, .08, .09, .1, .11, .12, .13, .14, .16, .2, .3): add("noise_q", f"q = {q:.0%}, by the formula, of {k}", *(with_other_noise(list(v), q).tolist() for v in (h["mse_eps"].values(), h["mask"])), True)
+        for q in (.02, .04, .06, .07, .08, .09, .1, .11, .12, .13, .14, .16, .2, .3):
+            add("noise_q", f"q = {q:.0%}, by the formula, of {k}",
+                *(with_other_noise(list(v), q).tolist() for v in (h["mse_eps"].values(), h["mask"])), True)
     return sorted(out, key=lambda c: c["distance"])
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #aa13d783
-ORIGINAL_EVIDENCE = dict(val_over_train=.22 / (ORIGINAL_ALL["image"] + ORIGINAL_ALL["mask"]), mask_over_image=ORIGINAL_ALL["mask"] / ORIGINAL_ALL["image"]) # of the seed's log, epoch 449
+# of the seed's log, epoch 449
+ORIGINAL_EVIDENCE = dict(val_over_train=.22 / (ORIGINAL_ALL["image"] + ORIGINAL_ALL["mask"]),
+                         mask_over_image=ORIGINAL_ALL["mask"] / ORIGINAL_ALL["image"])
 def evidence(
     row: dict, # of `examined`
 ) -> dict[str, float]: # as in `ORIGINAL_EVIDENCE`
     "Loss as judged over loss as trained, both channels, means over all t; and mask over image."
-    return dict(val_over_train=(row["image_all"] + row["mask_all"]) / (row["log_image"] + row["log_mask"]), mask_over_image=row["mask_all"] / row["image_all"])
+    return dict(val_over_train=(row["image_all"] + row["mask_all"]) / (row["log_image"] + row["log_mask"]),
+                mask_over_image=row["mask_all"] / row["image_all"])

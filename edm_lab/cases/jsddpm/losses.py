@@ -21,7 +21,8 @@ def lesion_weight(
     background: float = 1., # weight elsewhere
 ) -> Float[Tensor, "b h w"]:
     "Weight of each pixel."
-    if min(lesion, background) < 0 or max(lesion, background) <= 0: raise LabError("lesion weight", f"{lesion}, {background}", "weights that are not negative, and one above 0")
+    if min(lesion, background) < 0 or max(lesion, background) <= 0:
+        raise LabError("lesion weight", f"{lesion}, {background}", "weights that are not negative, and one above 0")
     return torch.where(mask > 0, lesion, background).to(mask.dtype)
 
 # %% ../../../nbs/cases/jsddpm/02a_losses.ipynb #93952923
@@ -33,7 +34,8 @@ def channel_losses(
     normaliser: str = "pixels", # the sum is divided by the number of "pixels" or by the sum of the "weights" of the batch
 ) -> Float[Tensor, "b c"]: # of each sample and channel; its mean over b is the loss of a channel
     "sum w |pred - target|^p over pixels, or over the mean weight of the batch."
-    if pred.shape != target.shape: raise LabError("pred", f"shape {tuple(pred.shape)}", f"that of the target, {tuple(target.shape)}")
+    if pred.shape != target.shape:
+        raise LabError("pred", f"shape {tuple(pred.shape)}", f"that of the target, {tuple(target.shape)}")
     if normaliser not in ("pixels", "weights"): raise LabError("normaliser", repr(normaliser), "pixels or weights")
     e = (pred - target).abs()**p if p != 2 else (pred - target)**2
     if w is None: return e.mean((2, 3))
@@ -66,10 +68,11 @@ def loss_tests(
     by_hand, heavy = ((pred - target)**2).mean((2, 3)), (w[:, None] * (pred - target)**2).mean((2, 3))
     got, moved, weighted = loss(pred, target, None), loss(other, target, None), loss(pred, target, w)
     return dict(loss_computes_separate_channel_losses=torch.allclose(got, by_hand),
-                loss_image_and_mask_are_independent=torch.equal(moved[:, 0], got[:, 0]) and bool((moved[:, 1] == 0).all()),
-                loss_with_lesion_weighting=not torch.allclose(weighted, got),
+                loss_image_and_mask_are_independent=torch.equal(moved[:, 0], got[:, 0])
+                and bool((moved[:, 1] == 0).all()), loss_with_lesion_weighting=not torch.allclose(weighted, got),
                 loss_forward_signature=got.shape == (4, 2) and bool(got.isfinite().all()),
-                normaliser_is_as_declared=torch.allclose(weighted, heavy / (w.mean() if normaliser == "weights" else 1.)))
+                normaliser_is_as_declared=torch.allclose(weighted,
+                                                         heavy / (w.mean() if normaliser == "weights" else 1.)))
 
 # %% ../../../nbs/cases/jsddpm/02a_losses.ipynb #9e898574
 class Kendall(nn.Module):
@@ -95,7 +98,8 @@ def kind_weight(
 ) -> Float[Tensor, " b"]:
     "Weight of a sample's loss, in the space of what is predicted."
     if gamma is None: return torch.ones_like(sigma)
-    if kind not in ("eps", "v", "x0"): raise LabError("min-SNR", f"kind {kind!r}", "eps, v or x0: F has EDM's weight, which is 1")
+    if kind not in ("eps", "v", "x0"):
+        raise LabError("min-SNR", f"kind {kind!r}", "eps, v or x0: F has EDM's weight, which is 1")
     return min_snr(sigma, gamma, kind).to(sigma)
 
 # %% ../../../nbs/cases/jsddpm/02a_losses.ipynb #01bd70c6

@@ -28,7 +28,8 @@ def split_token(
     bins: int, # bins of height
 ) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"], Bool[Tensor, " b"]]: # bin, class (1: lesion), and whether it is the null token
     "The parts of a token = bin + bins * lesion; the null token, 2 bins, is given as bin 0 of class 0."
-    if token.ndim != 1 or token.is_floating_point(): raise LabError("cond['label']", f"{token.dtype} of shape {tuple(token.shape)}", "one whole number a sample")
+    if token.ndim != 1 or token.is_floating_point():
+        raise LabError("cond['label']", f"{token.dtype} of shape {tuple(token.shape)}", "one whole number a sample")
     if not torch.compiler.is_compiling() and bool((bad := (token < 0) | (token > 2 * bins)).any()):
         raise LabError("cond['label']", int(token[bad][0]), f"0 to {2 * bins - 1}, or {2 * bins} for no token")
     null = token == 2 * bins
@@ -47,7 +48,8 @@ class SliceEmbed(nn.Module):
         self.bins, self.n_classes, self.z_range = bins, 2 * bins, tuple(z_range or (0., bins))
         self.noise, self.z_waves = Fourier(), Sinusoid(e, 1 / step, 1e-3 / step)
         self.mlp = nn.Sequential(nn.Linear(self.noise.features, e), nn.SiLU(), nn.Linear(e, e))
-        self.of_class, self.of_bin, self.mix, self.null = nn.Embedding(2, e), nn.Embedding(bins, e), nn.Linear(2 * e, e), nn.Parameter(torch.zeros(e))
+        self.of_class, self.of_bin, self.mix, self.null = (nn.Embedding(2, e), nn.Embedding(bins, e),
+                                                           nn.Linear(2 * e, e), nn.Parameter(torch.zeros(e)))
     def token(self, label: Int[Tensor, " b"]) -> Float[Tensor, " b e"]:
         "Embedding of the tokens alone."
         z_bin, lesion, null = split_token(label, self.bins)
@@ -86,10 +88,13 @@ class SliceNet(nn.Module):
         super().__init__()
         self.bins, self.n_classes, self.pair, self.self_cond, self.place = bins, 2 * bins, pair, self_cond, place
         low = (False,) * (len(channels) - 1) + (True,)
-        self.unet = UNet(pair * (1 + self_cond) + len(place_waves(1, 1)) * place, channels, 2, low, extra=int(prior), out=pair, dropout=dropout, skip=skip)
+        self.unet = UNet(pair * (1 + self_cond) + len(place_waves(1, 1)) * place, channels, 2, low, extra=int(prior),
+                         out=pair, dropout=dropout, skip=skip)
         self.unet.embed = SliceEmbed(4 * channels[0], bins, z_range)
-    def forward(self, x_in: Float[Tensor, " b c h w"], c_noise: Float[Tensor, " b"], cond: dict | None = None) -> Float[Tensor, " b c h w"]:
-        if x_in.ndim != 4 or x_in.shape[1] != self.pair: raise LabError("x_in", f"shape {tuple(x_in.shape)}", f"b, {self.pair} channels, h, w")
+    def forward(self, x_in: Float[Tensor, " b c h w"], c_noise: Float[Tensor, " b"],
+                cond: dict | None = None) -> Float[Tensor, " b c h w"]:
+        if x_in.ndim != 4 or x_in.shape[1] != self.pair:
+            raise LabError("x_in", f"shape {tuple(x_in.shape)}", f"b, {self.pair} channels, h, w")
         last = (cond or {}).get("self_cond")
         h = torch.cat([x_in, torch.zeros_like(x_in) if last is None else last.to(x_in)], 1) if self.self_cond else x_in
         if self.place: h = torch.cat([h, place_waves(*h.shape[2:]).to(h).expand(len(h), -1, -1, -1)], 1)
@@ -115,7 +120,8 @@ class Bridged(nn.Module):
         if table is None: self.sigma_ref = 1.
         else: self.levels = ab_sigmas(table)
     def told(self, sigma, x): # c_noise, `b`: 4 t / T, or ln(sigma) / 4
-        if not hasattr(self, "levels"): return (sigma_like(sigma, x).flatten() / self.sigma_ref).log().expand(len(x)) / 4
+        if not hasattr(self, "levels"):
+            return (sigma_like(sigma, x).flatten() / self.sigma_ref).log().expand(len(x)) / 4
         return 4 * sigma_to_t(sigma, self.levels, "interp").to(x).reshape(-1).expand(len(x)) / len(self.levels)
     def shown(self, x, sigma): # x_t, or EDM's c_in x
         x_in = coeffs(_wide(sigma, x), self.sigma_data if self.predicts == "F" else 1.)[2] * (x - self.shift)
@@ -127,10 +133,14 @@ class Bridged(nn.Module):
     def linear(self, pred, x, sigma, label): # the prediction whose answer is, along the modes, the linear one
         x0_hat = self.x0_of(pred, x, sigma)
         return self.target(x0_hat + self.modes.push(x0_hat, x, _wide(sigma, x).flatten(), label), x, sigma)
-    def both(self, x: Float[Tensor, " b *d"], sigma: float | Tensor, cond: dict | None = None, told: float | Tensor | None = None) -> tuple[Tensor, Tensor]: # told: another level for the embedding
+    # told: another level for the embedding
+    def both(self, x: Float[Tensor, " b *d"], sigma: float | Tensor, cond: dict | None = None,
+             told: float | Tensor | None = None) -> tuple[Tensor, Tensor]:
         "The answer and the raw prediction."
         v = x.to(torch.promote_types(x.dtype, torch.float32))
-        pred = _rounded(self.net(_rounded(self.shown(v, sigma), self.half), self.told(sigma if told is None else told, v), _about(self, cond, sigma, v)), self.half)
+        pred = _rounded(self.net(_rounded(self.shown(v, sigma), self.half),
+                                 self.told(sigma if told is None else told, v), _about(self, cond, sigma, v)),
+                        self.half)
         if self.modes is not None and "label" in (cond or {}): pred = self.linear(pred.to(v), v, sigma, cond["label"])
         x0_hat = self.x0_of(pred.to(v), v, sigma)
         return (x0_hat if self.clip is None else x0_hat.clamp(-self.clip, self.clip)).to(x.dtype), pred
@@ -140,7 +150,9 @@ class Bridged(nn.Module):
 def _check_kind(predicts, table):
     "Complain about a prediction that is unknown, or empty at the last time."
     if predicts not in ("eps", "v", "x0", "F"): raise LabError("predicts", repr(predicts), "eps, v, x0 or F")
-    if predicts == "eps" and table is not None and float(table[-1]) == 0: raise LabError("predicts", "eps on a table with zero terminal SNR", "v, x0 or F: the last time has no signal to recover")
+    if predicts == "eps" and table is not None and float(table[-1]) == 0:
+        raise LabError("predicts", "eps on a table with zero terminal SNR",
+                       "v, x0 or F: the last time has no signal to recover")
 
 # %% ../../../nbs/cases/jsddpm/02_model.ipynb #fbf891c3
 def _about(D, cond, sigma, x):
@@ -173,7 +185,12 @@ class Times:
     @property
     def grid(self) -> Float64[Tensor, " T"]: return torch.tensor(self.levels, dtype=torch.float64)
     def sample(self, n, gen=None): return self.grid[torch.randint(len(self.levels), (n,), generator=gen)]
-    def cdf(self, sigma): return torch.searchsorted(self.grid, torch.as_tensor(sigma, dtype=torch.float64), right=True) / float(len(self.levels))
-    def tail_prob(self, sigma): return 1 - torch.searchsorted(self.grid, torch.as_tensor(sigma, dtype=torch.float64)) / float(len(self.levels))
-    def icdf(self, q): return self.grid[(torch.as_tensor(q, dtype=torch.float64) * len(self.levels)).ceil().long().sub(1).clamp(0, len(self.levels) - 1)]
+    def cdf(self, sigma):
+        return torch.searchsorted(self.grid, torch.as_tensor(sigma, dtype=torch.float64),
+                                  right=True) / float(len(self.levels))
+    def tail_prob(self, sigma):
+        return 1 - torch.searchsorted(self.grid, torch.as_tensor(sigma, dtype=torch.float64)) / float(len(self.levels))
+    def icdf(self, q):
+        return self.grid[(torch.as_tensor(q, dtype=torch.float64)
+                          * len(self.levels)).ceil().long().sub(1).clamp(0, len(self.levels) - 1)]
     def pdf(self, sigma): return ScheduleMatched(self.levels[::-1]).pdf(sigma)

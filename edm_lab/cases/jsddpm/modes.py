@@ -23,7 +23,9 @@ class SliceModes(nn.Module):
                  maps: Float[Tensor, "bins k p"], # modes of each height, orthonormal, over the pixels p = h w
                  var: Float[Tensor, "bins k"]): # variance of the data along each, square of the data unit, above 0
         super().__init__()
-        if maps.shape[2] != mean[0].numel() or var.shape != maps.shape[:2]: raise LabError("SliceModes", f"maps {tuple(maps.shape)}, variances {tuple(var.shape)} for images {tuple(mean.shape)}", "bins k h*w, and bins k")
+        if maps.shape[2] != mean[0].numel() or var.shape != maps.shape[:2]:
+            raise LabError("SliceModes", f"maps {tuple(maps.shape)}, variances {tuple(var.shape)} for images "
+                           f"{tuple(mean.shape)}", "bins k h*w, and bins k")
         for k, v in dict(mean=mean, maps=maps, var=var).items(): self.register_buffer(k, v, persistent=False)
     def z(self, image: Float[Tensor, "b h w"], z_bin: Int[Tensor, " b"]) -> Float[Tensor, "b k"]:
         "Coordinates of images along the modes of their heights, from the mean."
@@ -36,10 +38,13 @@ class SliceModes(nn.Module):
         "Expected squared error of the linear answer along the modes, for data at z: (1 - g)^2 z^2 + g^2 sigma^2, summed over the modes, mean over the slices."
         g = self.gain(torch.full((len(z),), sigma, dtype=z.dtype), z_bin)
         return float(((1 - g)**2 * z**2 + g**2 * sigma**2).sum(1).mean())
-    def push(self, x0_hat: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"], sigma: Tensor, label: Int[Tensor, " b"]) -> Float[Tensor, "b c h w"]: # 0 without a height, and in further channels
+    # 0 without a height, and in further channels
+    def push(self, x0_hat: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"], sigma: Tensor,
+             label: Int[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
         "What leads from an answer to the linear one along the modes of the first channel; `label`: bin + bins * class, 2 bins for none."
         (z_bin, _, null), out = split_token(label, len(self.mean)), torch.zeros_like(x0_hat)
-        step = ~null[:, None] * (self.gain(sigma.to(x).expand(len(x)), z_bin) * self.z(x[:, 0], z_bin) - self.z(x0_hat[:, 0], z_bin))
+        step = ~null[:, None] * (self.gain(sigma.to(x).expand(len(x)), z_bin) * self.z(x[:, 0], z_bin)
+                                 - self.z(x0_hat[:, 0], z_bin))
         out[:, 0] = torch.einsum("bk,bkp->bp", step, self.maps[z_bin].to(x)).view_as(x[:, 0])
         return out
 

@@ -25,7 +25,7 @@ from ...model_checks.examine import Report, examine
 from ...denoisers.guidance import Guided
 from ...samplers.single_step import ddim, final
 from ...samplers.schedules import vp_sigmas
-from ...model_checks.context import LIVE
+from ...model_checks.context import MODEL_CHECKS
 
 # %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #27931330
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Planted:
 # %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #0292dd03
 class _Told(nn.Module):
     "A network that gets a changed condition."
-    def __init__(self, net, change): super().__init__(); self.net, self.change, self.n_classes, self.self_cond = net, change, net.n_classes, net.self_cond
+    def __init__(self, net, change):
+        super().__init__()
+        self.net, self.change, self.n_classes, self.self_cond = net, change, net.n_classes, net.self_cond
     def forward(self, x_in, c_noise, cond=None): return self.net(x_in, c_noise, cond and self.change(cond))
 
 # %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #f7825e80
@@ -68,16 +70,20 @@ def told_late(
     "The same denoiser, told a time that is too late."
     def use(D):
         E = copy.deepcopy(D)
-        E.levels = torch.cat([D.levels[0] * torch.linspace(.01, .99, by).to(D.levels), D.levels[:-by - 1], D.levels[-1:]])
+        E.levels = torch.cat([D.levels[0] * torch.linspace(.01, .99, by).to(D.levels), D.levels[:-by - 1],
+                              D.levels[-1:]])
         return E.eval()
     return use
 
 # %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #8546efcc
 class _Half(nn.Module):
     "The coefficients in half precision, whose largest number is 65504."
-    def __init__(self, D): super().__init__(); self.D, self.sigma_data = D, D.sigma_data
+    def __init__(self, D):
+        super().__init__()
+        self.D, self.sigma_data = D, D.sigma_data
     def forward(self, x, sigma, cond=None):
-        D, s = self.D, sigma_like(torch.as_tensor(sigma, dtype=torch.float32), x).reshape(-1, *(1,) * (x.ndim - 1)).half()
+        D, s = self.D, sigma_like(torch.as_tensor(sigma, dtype=torch.float32),
+                                  x).reshape(-1, *(1,) * (x.ndim - 1)).half()
         sd, v = torch.as_tensor(D.sigma_data).half(), (x - D.shift).half()
         total = s * s + sd * sd
         F_x = D.net((v / total.sqrt()).float(), D.told(sigma, x), cond)
@@ -99,7 +105,9 @@ def _painted(D): # background wherever the prior sees no brain
 
 # %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #25a02ed2
 def _later(bins, by): # tokens of a height that was stretched over the whole volume
-    def change(rows, gen): return Rows(rows.x0, rows.cond | dict(label=(rows.cond["label"] % bins + by).clamp_max(bins - 1) + rows.cond["label"] // bins * bins))
+    def change(rows, gen):
+        return Rows(rows.x0, rows.cond | dict(label=(rows.cond["label"] % bins + by).clamp_max(bins - 1)
+                                              + rows.cond["label"] // bins * bins))
     return change
 
 # %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #5f863206
@@ -117,21 +125,45 @@ def planted(
     s, old = healthy(ema=.98, ema_warmup=True), suspects()
     def has(cause, says, **k): return Planted(says, cause, replace(s, **k))
     def also(cause, says, **k): return Planted(says, cause, s, **k)
-    return dict(
-        healthy=also("healthy", "nothing is changed"), joint=has("healthy", "one MSE over both channels", joint=True), linear=has("healthy", "linear table", schedule="linear"),
-        velocity=has("healthy", "v on a table with zero terminal SNR", predicts="v", zero_snr=True), bfloat16=has("healthy", "trained in bfloat16", half="bfloat16"),
-        ema_slow=has("ema_lag", "EMA .9999 at every step, no warm-up", ema=.9999, ema_warmup=False), ema_epoch=has("ema_lag", "EMA .9999 once an epoch, no warm-up", ema=.9999, ema_warmup=False, ema_every=epoch),
-        eps_cosine=has("x0_amplification", "predicts noise on a cosine table", predicts="eps"), no_skip=has("bottleneck", "no skip at full resolution", skip=False),
-        noise_10=also("target_mismatch", "a tenth of the target's noise is not in x", corrupt=old["noise_10"].corrupt), noise_all=also("target_mismatch", "the target is another noise", corrupt=old["noise_all"].corrupt),
-        index_lost=also("c_noise_wrong", "told the time of a batch mate", corrupt=old["index_lost"].corrupt), x_cut=also("input_clamped", "the trainer cuts x_t to [-1, 1]", corrupt=old["clamp_1"].corrupt),
-        input_cut=has("input_clamped", "the model cuts its input to [-1, 1]", clamp_xt=1.), cache_noise=also("corrupt_rows", "a quarter of the cached images is noise", data=old["cache_noise"].data),
-        prior_astray=also("condition_misplaced", "prior 3 and 5 pixels off, always", data=_rows_moved), stopped=also("undertrained", "stopped at a tenth of its steps", until=.1),
-        weight_pixels=has("weight_imbalance", "lesion weight 5, background .1, over the pixels", lesion=5., background=.1), weight_sum=has("weight_imbalance", "the same, over the weights", lesion=5., background=.1, normaliser="weights"),
-        clip_scaled=has("gradient_throttled", "gradient cut to 1 before fp16's scale is taken out", clip=1 / 65536), never_dropped=replace(has("null_token_untrained", "token never dropped, and guided", token_drop=0., prior_drop=0.), w=2.),
-        dropout_awake=replace(has("dropout_at_eval", "dropout .1, left on", dropout=.1), use=lambda D: D.train()), half=also("overflow", "coefficients in half precision", use=lambda D: _Half(D).eval(), after=True),
-        index_late=also("c_noise_wrong", "used with a time 100 too late", use=told_late(100), after=True), tokens_shifted=also("labels_permuted", "held-out tokens 7 bins off", held=_later(bins, 7), after=True),
-        prior_off=also("condition_misplaced", "used with the prior 3 and 5 pixels off", use=told_otherwise(_moved), after=True), painted=also("postprocess_masks", "background painted before the metrics", evaluate=_painted, after=True),
-        x0_no_root=also("postprocess_masks", "validation makes x0 without the root of 1 - alpha_bar", evaluate=_no_root, after=True), range_one=also("metric_range", "PSNR with a range of 1", span=1., after=True))
+    return dict(healthy=also("healthy", "nothing is changed"),
+                joint=has("healthy", "one MSE over both channels", joint=True),
+                linear=has("healthy", "linear table", schedule="linear"),
+                velocity=has("healthy", "v on a table with zero terminal SNR", predicts="v", zero_snr=True),
+                bfloat16=has("healthy", "trained in bfloat16", half="bfloat16"),
+                ema_slow=has("ema_lag", "EMA .9999 at every step, no warm-up", ema=.9999, ema_warmup=False),
+                ema_epoch=has("ema_lag", "EMA .9999 once an epoch, no warm-up", ema=.9999, ema_warmup=False,
+                              ema_every=epoch), eps_cosine=has("x0_amplification", "predicts noise on a cosine table",
+                                                               predicts="eps"),
+                no_skip=has("bottleneck", "no skip at full resolution", skip=False),
+                noise_10=also("target_mismatch",
+                              "a tenth of the target's noise is not in x", corrupt=old["noise_10"].corrupt),
+                noise_all=also("target_mismatch", "the target is another noise", corrupt=old["noise_all"].corrupt),
+                index_lost=also("c_noise_wrong", "told the time of a batch mate", corrupt=old["index_lost"].corrupt),
+                x_cut=also("input_clamped", "the trainer cuts x_t to [-1, 1]", corrupt=old["clamp_1"].corrupt),
+                input_cut=has("input_clamped", "the model cuts its input to [-1, 1]", clamp_xt=1.),
+                cache_noise=also("corrupt_rows", "a quarter of the cached images is noise",
+                                 data=old["cache_noise"].data),
+                prior_astray=also("condition_misplaced", "prior 3 and 5 pixels off, always", data=_rows_moved),
+                stopped=also("undertrained", "stopped at a tenth of its steps", until=.1),
+                weight_pixels=has("weight_imbalance", "lesion weight 5, background .1, over the pixels", lesion=5.,
+                                  background=.1), weight_sum=has("weight_imbalance", "the same, over the weights",
+                                                                 lesion=5., background=.1, normaliser="weights"),
+                clip_scaled=has("gradient_throttled", "gradient cut to 1 before fp16's scale is taken out",
+                                clip=1 / 65536),
+                never_dropped=replace(has("null_token_untrained", "token never dropped, and guided", token_drop=0.,
+                                          prior_drop=0.), w=2.),
+                dropout_awake=replace(has("dropout_at_eval", "dropout .1, left on", dropout=.1),
+                                      use=lambda D: D.train()),
+                half=also("overflow", "coefficients in half precision", use=lambda D: _Half(D).eval(), after=True),
+                index_late=also("c_noise_wrong", "used with a time 100 too late", use=told_late(100), after=True),
+                tokens_shifted=also("labels_permuted", "held-out tokens 7 bins off", held=_later(bins, 7), after=True),
+                prior_off=also("condition_misplaced", "used with the prior 3 and 5 pixels off",
+                               use=told_otherwise(_moved), after=True),
+                painted=also("postprocess_masks", "background painted before the metrics", evaluate=_painted,
+                             after=True), x0_no_root=also("postprocess_masks",
+                                                          "validation makes x0 without the root of 1 - alpha_bar",
+                                                          evaluate=_no_root, after=True),
+                range_one=also("metric_range", "PSNR with a range of 1", span=1., after=True))
 
 # %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #1866884a
 def train_planted(
@@ -142,8 +174,10 @@ def train_planted(
     "Train as the case does."
     rows, s, log = _rows(planted, p, budget)[1], planted.system, []
     shift, spread = channel_spread(rows.x0)
-    D = build_system(s, p.train.bins, budget.channels, sigma_data=spread, shift=shift, z_range=p.train.z_range or None, seed=budget.seed)
-    for r in train_system(D, rows, s, steps=budget.steps, batch_size=budget.batch_size, seed=budget.seed, corrupt=planted.corrupt):
+    D = build_system(s, p.train.bins, budget.channels, sigma_data=spread, shift=shift, z_range=p.train.z_range or None,
+                     seed=budget.seed)
+    for r in train_system(D, rows, s, steps=budget.steps, batch_size=budget.batch_size, seed=budget.seed,
+                          corrupt=planted.corrupt):
         log.append({k: v for k, v in r.items() if k != "ema"})
         if len(log) >= planted.until * budget.steps: break
     if not log: raise LabError("budget.steps", budget.steps, "one step at least")
@@ -152,7 +186,8 @@ def train_planted(
 # %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #dc88d88b
 def _rows(planted, p, budget): # held-out rows, training rows
     keep = lambda rows, gen: rows
-    held, train = ((planted.data or keep)(r, rng(budget.seed, "rows", k)) for k, r in enumerate((p.rows(True), p.rows())))
+    held, train = ((planted.data or keep)(r, rng(budget.seed, "rows", k))
+                   for k, r in enumerate((p.rows(True), p.rows())))
     return (planted.held or keep)(held, rng(budget.seed, "held")), train
 
 # %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #e63732e8
@@ -161,13 +196,17 @@ def shown_to_doctor(
     p: Prepared, # slices, split by head
     trained: tuple, # from `train_planted`
     budget: Budget, # effort
-) -> dict: # fields of `Subject`
+) -> dict: # fields of `Context`
     "What any trainer has."
     (held, rows), (D, average, log), s = _rows(planted, p, budget), trained, planted.system
     use, null = (planted.use or (lambda D: D))(average), {"label": torch.tensor([2 * p.train.bins])}
-    def sampler(D, x, sigmas, cond=None, seed=0): return final(ddim(D if planted.w == 1 else Guided(D, planted.w, null=null), x, sigmas, cond))
-    return dict(D=use, data=held, train=rows, raw=D, records=log, sigma_dist=s.levels, schedule=vp_sigmas(s.table, n=36), metric=lambda x, y: float(psnr(x, y, planted.span).mean()), metric_range=2., sampler=sampler,
-                feed=feed_of(D, rows, s, budget.batch_size, budget.seed, planted.corrupt), evaluate=planted.evaluate and planted.evaluate(use), groups=p.groups)
+    def sampler(D, x, sigmas, cond=None, seed=0):
+        return final(ddim(D if planted.w == 1 else Guided(D, planted.w, null=null), x, sigmas, cond))
+    return dict(D=use, data=held, train=rows, raw=D, records=log, sigma_dist=s.levels,
+                schedule=vp_sigmas(s.table, n=36), metric=lambda x, y: float(psnr(x, y, planted.span).mean()),
+                metric_range=2., sampler=sampler, feed=feed_of(D, rows, s, budget.batch_size, budget.seed,
+                                                               planted.corrupt), evaluate=planted.evaluate
+                and planted.evaluate(use), groups=p.groups)
 
 # %% ../../../nbs/cases/jsddpm/04a_planted.ipynb #66b44441
 def examined_planted(
@@ -180,5 +219,8 @@ def examined_planted(
 ) -> Report: # of the whole examination
     "What the doctor says."
     given = shown_to_doctor(planted, p, trained, budget)
-    checks = {k: c for k, c in LIVE.items() if k not in ("solver_error", "sample_distance", "sample_memorisation")} # sampling is not what is wrong here, and is slow
-    return examine(given.pop("D"), given.pop("data"), n=rows, levels=levels, seed=budget.seed, checks=checks, case="jsddpm", **given)
+    # sampling is not what is wrong here, and is slow
+    checks = {k: c for k, c in MODEL_CHECKS.items() if k not in ("solver_error", "sample_distance",
+                                                                 "sample_memorisation")}
+    return examine(given.pop("D"), given.pop("data"), n=rows, levels=levels, seed=budget.seed, checks=checks,
+                   case="jsddpm", **given)

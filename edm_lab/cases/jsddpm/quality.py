@@ -27,7 +27,8 @@ def psnr(
     span: float = 2., # largest minus smallest value that the data can have
 ) -> Float[Tensor, " b"]: # dB, at most 100
     "10 log10(span^2 / MSE) of each sample."
-    if x.shape != y.shape: raise LabError("psnr", f"shapes {tuple(x.shape)} and {tuple(y.shape)}", "the same slices in both")
+    if x.shape != y.shape:
+        raise LabError("psnr", f"shapes {tuple(x.shape)} and {tuple(y.shape)}", "the same slices in both")
     mse = (x.double() - y.double()).square().flatten(1).mean(1)
     return 10 * (span**2 / mse.clamp_min(1e-10 * span**2)).log10()
 
@@ -40,7 +41,9 @@ def ssim(
     std: float = 1.5, # of its weight, pixels
 ) -> Float[Tensor, " b"]: # from -1 to 1, never NaN for finite slices
     "Structural similarity (Wang et al. 2004), mean over channels and windows."
-    if x.shape != y.shape or x.ndim != 4 or min(x.shape[2:]) < size: raise LabError("ssim", f"shapes {tuple(x.shape)} and {tuple(y.shape)}", f"b c h w, the same in both, at least {size} pixels wide")
+    if x.shape != y.shape or x.ndim != 4 or min(x.shape[2:]) < size:
+        raise LabError("ssim", f"shapes {tuple(x.shape)} and {tuple(y.shape)}",
+                       f"b c h w, the same in both, at least {size} pixels wide")
     k = torch.exp(-(torch.arange(size, dtype=torch.float64) - size // 2)**2 / (2 * std**2))
     k, (b, c) = (k / k.sum()).to(x.device), x.shape[:2]
     def mean(v): return conv2d(conv2d(v, k.view(1, 1, -1, 1)), k.view(1, 1, 1, -1))
@@ -130,7 +133,8 @@ def mask_figures(
     masks = (x[:, 1] > 0).cpu().numpy()
     parts = [label(m, np.ones((3, 3))) for m in masks]
     round_ = [np.mean([circularity(p == i + 1) for i in range(n)]) for p, n in parts if n]
-    return dict(area=torch.tensor(masks.mean((1, 2))), components=torch.tensor([float(n) for _, n in parts]), circularity=torch.tensor(round_, dtype=torch.float64))
+    return dict(area=torch.tensor(masks.mean((1, 2))), components=torch.tensor([float(n) for _, n in parts]),
+                circularity=torch.tensor(round_, dtype=torch.float64))
 
 # %% ../../../nbs/cases/jsddpm/02c_quality.ipynb #e4fe3010
 def lesion_contrast(
@@ -153,7 +157,8 @@ def w1(
     "Wasserstein-1 distance of two sets of numbers: the mean distance of their quantiles."
     if not len(a) or not len(b): return math.nan if len(a) or len(b) else 0.
     a, b = (v.double().sort().values for v in (a, b))
-    cuts = torch.cat([torch.arange(1, len(v) + 1, dtype=torch.float64, device=v.device) / len(v) for v in (a, b)]).sort().values
+    cuts = torch.cat([torch.arange(1, len(v) + 1, dtype=torch.float64, device=v.device) / len(v)
+                      for v in (a, b)]).sort().values
     mid = cuts - torch.diff(cuts, prepend=cuts.new_zeros(1)) / 2
     at = lambda v: v[(mid * len(v)).floor().long().clamp_max(len(v) - 1)]
     return float(((at(a) - at(b)).abs() * torch.diff(cuts, prepend=cuts.new_zeros(1))).sum())
@@ -205,7 +210,8 @@ def memorisation(
     def nearest(v): return torch.cdist(v.flatten(1).double(), t).min(1).values
     s, h = nearest(samples), nearest(held)
     if not h.min() > 0: raise LabError("held", "slices that are in the training set", "slices of other people")
-    return dict(ratio=float((s.clamp_min(1e-6 * h.min()).log().mean() - h.log().mean()).exp()), closer=float((s < h.quantile(.05)).double().mean()))
+    return dict(ratio=float((s.clamp_min(1e-6 * h.min()).log().mean() - h.log().mean()).exp()),
+                closer=float((s < h.quantile(.05)).double().mean()))
 
 # %% ../../../nbs/cases/jsddpm/02c_quality.ipynb #077f2919
 class SliceJudge(nn.Module):
@@ -220,10 +226,12 @@ class SliceJudge(nn.Module):
         self.fine = nn.Sequential(block(len(sees), w, 2), block(w, 2 * w, 1))
         self.coarse = nn.Sequential(block(2 * w, 2 * w, 2), block(2 * w, 4 * w, 2))
         self.height, self.lesion = nn.Linear(4 * w + 2, 1), nn.Linear(6 * w, 1)
-    def forward(self, x: Float[Tensor, " b c h w"]) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]: # height in bins (not rounded), logit of a lesion
+    # height in bins (not rounded), logit of a lesion
+    def forward(self, x: Float[Tensor, " b c h w"]) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
         fine = self.fine(x[:, self.sees])
         coarse, v = self.coarse(fine), x[:, 0]
-        z = self.height(torch.cat([coarse.mean((2, 3)), brain(x).float().mean((1, 2))[:, None], v.mean((1, 2))[:, None]], 1))[:, 0]
+        z = self.height(torch.cat([coarse.mean((2, 3)), brain(x).float().mean((1, 2))[:, None],
+                                   v.mean((1, 2))[:, None]], 1))[:, 0]
         lesion = self.lesion(torch.cat([fine.amax((2, 3)), coarse.amax((2, 3))], 1))[:, 0]
         return (z + .5) * self.bins - .5, lesion
 
@@ -248,9 +256,12 @@ def train_judge(
         v = torch.where(torch.rand(batch, 1, 1, 1, generator=g) < .5, x[at].flip(3), x[at])
         z, said = J(v)
         w = torch.where(lesion[at], .5 / share, .5 / (1 - share))
-        loss = nn.functional.smooth_l1_loss(z / bins, z_bin[at] / bins, beta=.05) * 10 + nn.functional.binary_cross_entropy_with_logits(said, lesion[at].float(), w)
+        loss = (nn.functional.smooth_l1_loss(z / bins, z_bin[at] / bins, beta=.05) * 10
+                + nn.functional.binary_cross_entropy_with_logits(said, lesion[at].float(), w))
         for p in opt.param_groups: p["lr"] = 3e-3 * min(1., (i + 1) / 20) * (1 + math.cos(math.pi * i / steps)) / 2
-        opt.zero_grad(); loss.backward(); opt.step()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
     return J.eval()
 
 # %% ../../../nbs/cases/jsddpm/02c_quality.ipynb #e8d6d772
@@ -266,4 +277,5 @@ def obeyed(
     z, said = (torch.cat(v) for v in zip(*(J(part) for part in x.split(64))))
     right, wrong = (said > 0) == lesion, (z.round() - z_bin).abs()
     halves = [right[m].double().mean() for m in (lesion, ~lesion) if m.any()]
-    return dict(z=float((wrong <= off).double().mean()), lesion=float(sum(halves) / len(halves)), z_error=float(wrong.double().mean()))
+    return dict(z=float((wrong <= off).double().mean()), lesion=float(sum(halves) / len(halves)),
+                z_error=float(wrong.double().mean()))

@@ -49,12 +49,15 @@ class Size:
     asked: int = 24 # rows that the doctor asks about
     levels: int = 8 # noise levels of the doctor
     threads: int = 2 # in training and sampling
-    skips: tuple[str, ...] = ("solver_error", "sample_distance", "sampler_temperature_probe", "sample_memorisation") # checks that take too long
+    # checks that take too long
+    skips: tuple[str, ...] = ("solver_error", "sample_distance", "sampler_temperature_probe", "sample_memorisation")
     w: float = 1.2 # guidance of the samples, away from what is said of no height and no class
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #abd7123e
 _FULL = Size()
-_QUICK = Size(6, 32, (8, 16, 16), 100, 16, 1, 32, 24, 16, .02, 60, 12, 5, 2, ("solver_error", "sample_distance", "rank_bottleneck", "sigma_conditioning", "sampler_temperature_probe", "sample_memorisation", "conditioning_used"))
+_QUICK = Size(6, 32, (8, 16, 16), 100, 16, 1, 32, 24, 16, .02, 60, 12, 5, 2,
+              ("solver_error", "sample_distance", "rank_bottleneck", "sigma_conditioning", "sampler_temperature_probe",
+               "sample_memorisation", "conditioning_used"))
 def _size(said): return resized(_QUICK if said["quick"] else _FULL, said["changes"])
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #a61fff67
@@ -69,7 +72,9 @@ def common(
 def _folder(data): # the one folder, or None
     many = [] if data is None else data if isinstance(data, list | tuple) else [data]
     if len(many) > 1: raise LabError("--data", f"{len(many)} folders", "one, with scans and their masks")
-    if many and not Path(many[0]).is_dir(): raise LabError(f"{many[0]}", "a file" if Path(many[0]).exists() else "no such folder", "a folder of scans such as a_FLAIR.nii.gz, with a_lesion.nii.gz beside")
+    if many and not Path(many[0]).is_dir():
+        raise LabError(f"{many[0]}", "a file" if Path(many[0]).exists() else "no such folder",
+                       "a folder of scans such as a_FLAIR.nii.gz, with a_lesion.nii.gz beside")
     return str(many[0]) if many else None
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #17f1978d
@@ -79,12 +84,18 @@ def opened(
     seed: int, # of the phantoms and the split
 ) -> Prepared: # split by head, with the prior
     "The slices, with heads set aside; what cannot work is said here."
-    if size.size < 16: raise LabError("size", size.size, "at least 16 pixels: slices are compared in windows of 11, and halved twice in the network")
+    if size.size < 16:
+        raise LabError("size", size.size, "at least 16 pixels: slices are compared in windows of 11, and halved twice "
+                       "in the network")
     p = prepare(read_slices(data, size.size, size.subjects, seed), seed=seed, atlas=True)
     name = data or "phantoms"
     for what, s in (("training", p.train), ("held-out", p.held)):
-        if not s.lesion.any(): raise LabError(name, f"no lesion in the {what} heads ({', '.join(sorted(set(s.subject)))[:60]})", "masks with lesions beside the scans, such as a_lesion.nii.gz")
-    if (n := len(common(p)[1])) < 16: raise LabError(name, f"{n} held-out slices whose height and class occur in training", "at least 16: more heads")
+        if not s.lesion.any():
+            raise LabError(name, f"no lesion in the {what} heads ({', '.join(sorted(set(s.subject)))[:60]})",
+                           "masks with lesions beside the scans, such as a_lesion.nii.gz")
+    if (n := len(common(p)[1])) < 16:
+        raise LabError(name, f"{n} held-out slices whose height and class occur in training",
+                       "at least 16: more heads")
     return p
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #36b6150b
@@ -92,7 +103,8 @@ def mirrored(
     rows: Rows, # slices, with their conditions
 ) -> Rows: # twice as many
     "The slices, and after them the same with left and right exchanged, maps and all."
-    return Rows(torch.cat([rows.x0, rows.x0.flip(-1)]), {k: torch.cat([v, v.flip(-1) if v.ndim == 4 else v]) for k, v in rows.cond.items()})
+    return Rows(torch.cat([rows.x0, rows.x0.flip(-1)]), {k: torch.cat([v, v.flip(-1) if v.ndim == 4 else v])
+                                                         for k, v in rows.cond.items()})
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #f2e9e0af
 def trained(
@@ -106,9 +118,13 @@ def trained(
     "A denoiser of slices."
     rows, r = mirrored(p.rows()), None
     mean, std = channel_spread(rows.x0)
-    D = build_system(s, p.train.bins, size.channels, p.prior.shape[1], p.train.z_range, std, mean, seed, slice_modes(p.train) if s.modes else None).to(memory_format=torch.channels_last)
-    for r in train_system(D, rows, s, steps=size.steps, batch_size=size.batch, seed=seed, out=out, ckpt_every=50, parts=min(size.threads, size.batch)): tell(r)
-    ema = r["ema"] if r else Kept(dict(ema=EMA(D, s.ema, s.ema_warmup))).load(out)["ema"] # of a run that had ended already
+    D = build_system(s, p.train.bins, size.channels, p.prior.shape[1], p.train.z_range, std, mean, seed,
+                     slice_modes(p.train) if s.modes else None).to(memory_format=torch.channels_last)
+    for r in train_system(D, rows, s, steps=size.steps, batch_size=size.batch, seed=seed, out=out, ckpt_every=50,
+                          parts=min(size.threads, size.batch)):
+        tell(r)
+    # of a run that had ended already
+    ema = r["ema"] if r else Kept(dict(ema=EMA(D, s.ema, s.ema_warmup))).load(out)["ema"]
     return ema.D.eval(), D.eval(), s
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #60f1e02c
@@ -138,9 +154,13 @@ def skill(
         table += eps_table(D, rows, s, (t,), seed_of(seed, "table"), post=seen)
         tell((i + 1) / len(ts))
     table = [r | dict(bright=b, bright_linear=modes.error(z, r["sigma"], held.z_bin)) for r, b in zip(table, bright)]
-    guess = dict(zip(("image", "mask"), (means(replace(p, held=held))["height"] - rows.x0).square().mean((0, 2, 3)).tolist()))
+    guess = dict(zip(("image", "mask"), (means(replace(p, held=held))["height"]
+                                         - rows.x0).square().mean((0, 2, 3)).tolist()))
     bins, post = by_bin(table, height=guess), by_bin([r | dict(psnr=r["psnr_post"]) for r in table])["psnr_x0"]
-    return table, bins | dict(psnr_x0_post_processed=post, ssim_x0={k: sum(v) / len(v) for k, v in zip(bins["psnr_x0"]["image"], torch.tensor(similar).view(10, -1).tolist())})
+    return table, bins | dict(psnr_x0_post_processed=post,
+                              ssim_x0={k: sum(v) / len(v) for k, v in zip(bins["psnr_x0"]["image"],
+                                                                          torch.tensor(similar).view(10,
+                                                                                                     -1).tolist())})
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #47f37465
 def _grid(s, size): return karras(size.sampler, max(size.last, float(ab_sigmas(s.table)[0])), 1000.)
@@ -158,13 +178,18 @@ def drawn(
     asked = common(p)[1]
     real = asked[_even(asked, size.samples)]
     cond, x = real.rows(p.prior).cond, []
-    def part(k): return sample_slices(D, {n: v[k:k + 8] for n, v in cond.items()}, replace(s, self_cond=0.), "ddim", seed=seed_of(seed, "samples", k), grid=_grid(s, size), w=size.w, maps=True)
+    def part(k):
+        return sample_slices(D, {n: v[k:k + 8] for n, v in cond.items()}, replace(s, self_cond=0.), "ddim",
+                             seed=seed_of(seed, "samples", k), grid=_grid(s, size), w=size.w, maps=True)
     with ThreadPoolExecutor(size.threads) as pool:
         for done in pool.map(part, range(0, len(real), 8)):
             x.append(done)
             tell(sum(map(len, x)) / len(real))
     x = torch.cat(x)
-    if not x.isfinite().all(): raise LabError("samples", f"{int((~x.isfinite()).flatten(1).any(1).sum())} slices with values that are not finite", "numbers: train longer")
+    if not x.isfinite().all():
+        raise LabError("samples",
+                       f"{int((~x.isfinite()).flatten(1).any(1).sum())} slices with values that are not finite",
+                       "numbers: train longer")
     return replace(real, x=torch.stack([x[:, 0], torch.where(x[:, 1] > 0, 1., -1.)], 1)), real
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #0f3f690b
@@ -177,11 +202,16 @@ def scored(
 ) -> dict: # quality, brightness (standard deviation over slices), memorisation, judge
     "How far samples are from brains, from copies, and from what was asked for."
     a, b = common(p)
-    with torch.random.fork_rng([]): J = train_judge(p.train.x, p.train.z_bin, p.train.lesion, p.train.bins, size.judge, seed=seed_of(seed, "judge") % 2**31)
+    with torch.random.fork_rng([]):
+        J = train_judge(p.train.x, p.train.z_bin, p.train.lesion, p.train.bins, size.judge,
+                        seed=seed_of(seed, "judge") % 2**31)
     half = torch.arange(len(real)).roll(len(real) // 2)
-    said = dict(samples=obeyed(J, samples.x, samples.z_bin, samples.lesion), real=obeyed(J, real.x, real.z_bin, real.lesion), astray=obeyed(J, real.x, real.z_bin[half], real.lesion[half]))
+    said = dict(samples=obeyed(J, samples.x, samples.z_bin, samples.lesion),
+                real=obeyed(J, real.x, real.z_bin, real.lesion),
+                astray=obeyed(J, real.x, real.z_bin[half], real.lesion[half]))
     bright = {k: float(brightness(v.x).std()) for k, v in dict(samples=samples, real=real, train=a).items()}
-    return dict(quality=quality(samples.x, a.x, b.x, seed=seed), brightness=bright, memorisation=memorisation(samples.x, p.train.x, real.x), judge=said)
+    return dict(quality=quality(samples.x, a.x, b.x, seed=seed), brightness=bright,
+                memorisation=memorisation(samples.x, p.train.x, real.x), judge=said)
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #c0b9b822
 def behind(
@@ -191,18 +221,35 @@ def behind(
     out = []
     for c, ratio in bins["ratio_to_scalar"].items():
         bad = {k: v for k, v in ratio.items() if v > 1.1}
-        if bad: out.append(Finding("worse_than_scalar", "high" if max(bad.values()) > 1.5 else "medium", .95, f"In the {c} the noise is predicted worse than by the best multiple of the input, at {len(bad)} of {len(ratio)} tenths of the times.",
-                                   [f"times {k}: {v:.2f} times the trivial error" for k, v in list(bad.items())[:4]], "Train on. If it stays so, look whether the channel has its own scale (`channel_spread`) and its own loss."))
+        if bad:
+            out.append(Finding("worse_than_scalar", "high" if max(bad.values()) > 1.5 else "medium", .95,
+                                f"In the {c} the noise is predicted worse than by the best multiple of the input, at "
+                               f"{len(bad)} of {len(ratio)} tenths of the times.",
+                               [f"times {k}: {v:.2f} times the trivial error" for k, v in list(bad.items())[:4]],
+                                "Train on. If it stays so, look whether the channel has its own scale "
+                               "(`channel_spread`) and its own loss."))
     worse = {k: v for k, v in bins.get("ratio_to_height", {}).get("image", {}).items() if v > 1.02}
-    if worse: out.append(Finding("worse_than_scalar", "medium" if max(worse.values()) > 1.1 else "low", .9, f"At times {', '.join(worse)} the answer is further from held-out slices than the mean training slice of their height.",
-                                 [f"times {k}: {v:.2f} times the error of the mean slice" for k, v in worse.items()], "At the highest noise that mean is the exact answer, so what the condition tells about shapes is not learnt. Show the mean slice as a map (`brain_atlas`), or train on."))
+    if worse:
+        out.append(Finding("worse_than_scalar", "medium" if max(worse.values()) > 1.1 else "low", .9,
+                            f"At times {', '.join(worse)} the answer is further from held-out slices than the mean "
+                           f"training slice of their height.",
+                           [f"times {k}: {v:.2f} times the error of the mean slice" for k, v in worse.items()],
+                            "At the highest noise that mean is the exact answer, so what the condition tells about "
+                           "shapes is not learnt. Show the mean slice as a map (`brain_atlas`), or train on."))
     dim = {k: v for k, v in bins.get("ratio_to_linear", {}).items() if v > 1.3}
-    if dim: out.append(Finding("worse_than_scalar", "medium" if max(dim.values()) > 1.5 else "low", .9, f"At times {', '.join(dim)} the brightness of a slice is known worse than linear algebra knows it, so samples will be too alike.",
-                               [f"times {k}: {v:.2f} times the error of the linear answer, along two modes of the height" for k, v in dim.items()], "Let linear algebra answer it (`modes=True`), or train on: a network that looks at neighbours learns it last."))
+    if dim:
+        out.append(Finding("worse_than_scalar", "medium" if max(dim.values()) > 1.5 else "low", .9,
+                            f"At times {', '.join(dim)} the brightness of a slice is known worse than linear algebra "
+                           f"knows it, so samples will be too alike.",
+                           [f"times {k}: {v:.2f} times the error of the linear answer, along two modes of the height"
+                            for k, v in dim.items()], "Let linear algebra answer it (`modes=True`), or train on: a "
+                           "network that looks at neighbours learns it last."))
     return out
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #e5549520
-_SLOW = dict(convergence=9., conditioning_used=12., rank_bottleneck=11., condition_labels=3., finite=3., clipped_input=3.) # a check that costs more than others
+# a check that costs more than others
+_SLOW = dict(convergence=9., conditioning_used=12., rank_bottleneck=11., condition_labels=3., finite=3.,
+             clipped_input=3.)
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #2ea42aec
 def examined(
@@ -218,9 +265,12 @@ def examined(
 ) -> Report:
     "What the doctor says of the denoiser."
     rows, (held, train) = mirrored(p.rows()), p.groups
-    given = dict(train=rows, groups=(held, train.repeat(len(rows) // len(train))), feed=feed_of(raw, rows, s, 16, seed), raw=raw, records=records, sigma_dist=s.levels, schedule=_grid(s, size),
-                 metric=lambda x, y: float(psnr(x, y).mean()), metric_range=2., sampler=lambda D, x, sigmas, cond=None, seed=0: final(ddim(D, x, sigmas, cond)))
-    r = examine_told(D, p.rows(held=True), "jsddpm", _SLOW, size.skips, tell, n=min(size.asked, len(p.held)), levels=size.levels, seed=seed, **given)
+    given = dict(train=rows, groups=(held, train.repeat(len(rows) // len(train))),
+                 feed=feed_of(raw, rows, s, 16, seed), raw=raw, records=records, sigma_dist=s.levels,
+                 schedule=_grid(s, size), metric=lambda x, y: float(psnr(x, y).mean()), metric_range=2.,
+                 sampler=lambda D, x, sigmas, cond=None, seed=0: final(ddim(D, x, sigmas, cond)))
+    r = examine_told(D, p.rows(held=True), "jsddpm", _SLOW, size.skips, tell, n=min(size.asked, len(p.held)),
+                     levels=size.levels, seed=seed, **given)
     r.findings = causes_first([*r.findings, *(behind(bins) if bins else ())])
     if r.findings: r.verdict, r.cause = verdict_of(r.findings, r.notes, r.lacking)
     return r
@@ -229,44 +279,66 @@ def examined(
 def _plan(size, begun) -> dict[str, float]: # stage -> seconds where it was measured
     pass_ = .006 * (size.size / 64)**2 * (size.channels[0] / 16)**1.5 + .0004
     work = seconds_of(_SLOW, size.skips)
-    return {"training": 1. + (.01 + 3.6 * pass_ * size.batch / min(size.threads, 2)**.8) * (size.steps - begun), "measuring": 15 * size.times * pass_ * size.rows, "sampling": size.sampler * size.samples * pass_ * (1 + (size.w != 1)),
-            "scoring": 4. + .05 * size.judge * (size.size / 64)**2, "doctor": work * .8 * size.asked * size.levels * pass_, "writing": 3.}
+    return {"training": 1. + (.01 + 3.6 * pass_ * size.batch / min(size.threads, 2)**.8) * (size.steps - begun),
+            "measuring": 15 * size.times * pass_ * size.rows, "sampling": size.sampler * size.samples * pass_
+            * (1 + (size.w != 1)), "scoring": 4. + .05 * size.judge * (size.size / 64)**2,
+            "doctor": work * .8 * size.asked * size.levels * pass_, "writing": 3.}
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #4fe2e4dc
 def _about(p, said, size, samples) -> dict: # the data in numbers
     heads = [sorted(set(s.subject)) for s in (p.train, p.held)]
-    return dict(source=said["data"] or "phantoms", slices=len(p.train) + len(p.held), subjects=len(heads[0]) + len(heads[1]), train_subjects=heads[0], held_subjects=heads[1], train=len(p.train), held=len(p.held), size=size.size, pixel_mm=192 / size.size,
-                bins=p.train.bins, z_range=p.train.z_range, with_lesion=float(p.train.lesion.float().mean()), mean=channel_spread(p.train.x)[0].flatten().tolist(), variance=p.variance.tolist(), samples=len(samples))
+    return dict(source=said["data"] or "phantoms", slices=len(p.train) + len(p.held),
+                subjects=len(heads[0]) + len(heads[1]), train_subjects=heads[0], held_subjects=heads[1],
+                train=len(p.train), held=len(p.held), size=size.size, pixel_mm=192 / size.size, bins=p.train.bins,
+                z_range=p.train.z_range, with_lesion=float(p.train.lesion.float().mean()),
+                mean=channel_spread(p.train.x)[0].flatten().tolist(), variance=p.variance.tolist(),
+                samples=len(samples))
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #46e192b3
 def _written(out, samples, real, page_of) -> dict: # what the metrics say of the files
     "Volumes, sheets and the page."
     image, mask, A, off = as_volumes(samples.x, samples.z)
-    write_nifti(out / "samples.nii.gz", image, A); write_nifti(out / "samples_mask.nii.gz", mask, A)
-    lines = ["sample,z,z_bin,lesion,token", *(f"{k},{z:.3f},{b},{int(h)},{t}" for k, (z, b, h, t) in enumerate(zip(samples.z.tolist(), samples.z_bin.tolist(), samples.lesion.tolist(), samples.token.tolist())))]
+    write_nifti(out / "samples.nii.gz", image, A)
+    write_nifti(out / "samples_mask.nii.gz", mask, A)
+    lines = ["sample,z,z_bin,lesion,token",
+             *(f"{k},{z:.3f},{b},{int(h)},{t}" for k, (z, b, h, t) in enumerate(zip(samples.z.tolist(),
+                                                                                    samples.z_bin.tolist(),
+                                                                                    samples.lesion.tolist(),
+                                                                                    samples.token.tolist())))]
     write_whole(out / "samples.csv", "\n".join(lines) + "\n")
-    sheets = {name: sheet_png(s.x, 8, max(1, 128 // s.x.shape[3])) for name, s in (("samples", samples), ("real", real))}
+    sheets = {name: sheet_png(s.x, 8, max(1, 128 // s.x.shape[3]))
+              for name, s in (("samples", samples), ("real", real))}
     for name, data in sheets.items(): write_whole(out / f"{name}.png", data)
     write_whole(out / "report.html", page_of(sheets, off))
-    return dict(affine=A, about="samples sorted by height along the third axis; in plane mm about the middle of the square, along z mm of the scans", z_off_by_mm=off)
+    return dict(affine=A, about="samples sorted by height along the third axis; in plane mm about the middle of the "
+                "square, along z mm of the scans", z_off_by_mm=off)
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #03f35e3d
 def _stages(p, out, said, bar) -> dict: # metrics
     "Everything after reading."
     size, seed = _size(said), said["seed"]
     bar.expect(_plan(size, max(steps_in(out / "train"), default=0)))
-    bar.stage("training"); (D, raw, s), records = logged(lambda tell: trained(p, size, seed, out / "train", tell), out, said, ("step", "loss", "image", "mask", "lr", "grad_norm", "throttle"), size.steps, bar)
-    bar.stage("measuring"); table, bins = skill(D, p, s, size, seed, bar.share)
-    bar.stage("sampling"); samples, real = drawn(D, p, s, size, seed, bar.share)
-    bar.stage("scoring"); metrics = bins | dict(eps_table=table) | scored(samples, real, p, size, seed)
-    bar.stage("doctor"); r = examined(D, raw, p, s, size, records, bins, seed, bar.share)
+    bar.stage("training")
+    (D, raw, s), records = logged(lambda tell: trained(p, size, seed, out / "train", tell), out, said,
+                                  ("step", "loss", "image", "mask", "lr", "grad_norm", "throttle"), size.steps, bar)
+    bar.stage("measuring")
+    table, bins = skill(D, p, s, size, seed, bar.share)
+    bar.stage("sampling")
+    samples, real = drawn(D, p, s, size, seed, bar.share)
+    bar.stage("scoring")
+    metrics = bins | dict(eps_table=table) | scored(samples, real, p, size, seed)
+    bar.stage("doctor")
+    r = examined(D, raw, p, s, size, records, bins, seed, bar.share)
     bar.stage("writing")
-    metrics |= dict(verdict=r.verdict, findings=[f.to_dict() for f in r.findings], data=_about(p, said, size, samples), skipped=list(size.skips), steps=size.steps)
-    return metrics | dict(volumes=_written(out, samples, real, lambda sheets, off: run_page(r, curves(table), sheets, metrics, off)))
+    metrics |= dict(verdict=r.verdict, findings=[f.to_dict() for f in r.findings], data=_about(p, said, size, samples),
+                    skipped=list(size.skips), steps=size.steps)
+    return metrics | dict(volumes=_written(out, samples, real,
+                                           lambda sheets, off: run_page(r, curves(table), sheets, metrics, off)))
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #fa556e45
 def _read(told): # the slices, and the values of which a digest is kept
-    needed("run jsddpm", nibabel="brain", **(dict(nilearn="brain") if _folder(told["data"]) is None else {}), safetensors="train")
+    needed("run jsddpm", nibabel="brain", **(dict(nilearn="brain") if _folder(told["data"]) is None else {}),
+           safetensors="train")
     p = opened(told["data"], _size(told), told["seed"])
     return p, (p.train.x, p.train.z, p.train.subject, p.held.x, p.held.z, p.held.subject)
 
@@ -280,4 +352,5 @@ def run_case(
     changes: list[str] | tuple = (), # to `Size`, such as steps=6000
 ) -> dict: # what metrics.json holds
     "Read, set aside, train, measure, sample, score, examine, write."
-    return staged(out, "jsddpm", dict(data=_folder(data), seed=seed, quick=quick, changes=list(changes) or None), resume, _read, _stages, ("samples*", "real.png", "report.html", "metrics.json"), "slices")
+    return staged(out, "jsddpm", dict(data=_folder(data), seed=seed, quick=quick, changes=list(changes) or None),
+                  resume, _read, _stages, ("samples*", "real.png", "report.html", "metrics.json"), "slices")

@@ -51,7 +51,8 @@ def as_volumes(
     edge: float = 192., # of a slice, mm
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]: # image `x y n`, mask, affine, and the largest distance of a slice from where the affine has it, mm
     "A stack of slices in the axes of a scan: right, front, top."
-    if len(z) != len(x) or (torch.diff(z) < 0).any(): raise LabError("z", f"{len(z)} heights for {len(x)} slices, or heights that fall", "a height a slice, sorted")
+    if len(z) != len(x) or (torch.diff(z) < 0).any():
+        raise LabError("z", f"{len(z)} heights for {len(x)} slices, or heights that fall", "a height a slice, sorted")
     v = x.flip(2).permute(1, 3, 2, 0).numpy()
     n, pixel = len(x), edge / x.shape[3]
     step = max(float(z[-1] - z[0]) / max(n - 1, 1), .1)
@@ -69,13 +70,20 @@ def by_bin(
     "The table in bins of time; ratios and dB are those of the mean errors."
     bins = sorted({r["t"] // width for r in table})
     at = {f"{b * width}-{(b + 1) * width - 1}": [r for r in table if r["t"] // width == b] for b in bins}
-    def mean(f): return {c: {k: sum(f(r, c) for r in rows) / len(rows) for k, rows in at.items()} for c in ("image", "mask")}
+    def mean(f):
+        return {c: {k: sum(f(r, c) for r in rows) / len(rows) for k, rows in at.items()} for c in ("image", "mask")}
     def dB(v): return {c: {k: 10 * math.log10(4 / max(e, 1e-20)) for k, e in of.items()} for c, of in v.items()}
     mse, floor = mean(lambda r, c: r["mse_eps"][c]), mean(lambda r, c: r["scalar"][c])
     ratio = {c: {k: mse[c][k] / floor[c][k] for k in at} for c in mse}
-    known = {} if height is None else dict(ratio_to_height={c: {k: e / max(height[c], 1e-12) for k, e in of.items()} for c, of in mean(lambda r, c: r["mse_x0"][c]).items()})
-    if "bright" in table[0]: known["ratio_to_linear"] = {k: sum(r["bright"] for r in rows) / sum(r["bright_linear"] for r in rows) for k, rows in at.items()}
-    return known | dict(mse_eps=mse, scalar=floor, ratio_to_scalar=ratio, psnr_x0=dB(mean(lambda r, c: 4 * 10**(-r["psnr"][c] / 10))), psnr_scalar=dB(mean(lambda r, c: r["scalar"][c] * r["sigma"]**2)))
+    known = {} if height is None else dict(ratio_to_height={c: {k: e / max(height[c], 1e-12)
+                                                                for k, e in of.items()}
+                                                            for c, of in mean(lambda r, c: r["mse_x0"][c]).items()})
+    if "bright" in table[0]:
+        known["ratio_to_linear"] = {k: sum(r["bright"] for r in rows) / sum(r["bright_linear"] for r in rows)
+                                    for k, rows in at.items()}
+    return known | dict(mse_eps=mse, scalar=floor, ratio_to_scalar=ratio,
+                        psnr_x0=dB(mean(lambda r, c: 4 * 10**(-r["psnr"][c] / 10))),
+                        psnr_scalar=dB(mean(lambda r, c: r["scalar"][c] * r["sigma"]**2)))
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #09023f26
 _ORIGINAL = {50: .295, 250: .165, 500: .139, 950: .125} # error of the noise, image, as seed 001 logged it
@@ -87,31 +95,57 @@ def curves(
     "What the denoiser knows at each time, beside what a multiple of the input knows."
     ts = [r["t"] for r in table]
     def of(k): return [[r[k][c] for r in table] for c in ("image", "mask")]
-    floor = [[10 * math.log10(4 / max(r["scalar"][c] * r["sigma"]**2, 1e-20)) for r in table] for c in ("image", "mask")]
-    def pair(ours, null): return [Curve("image", ts, ours[0]), Curve("mask", ts, ours[1], "other"), Curve("best multiple of the input, image", ts, null[0], "null"), Curve("the same, mask", ts, null[1], "wiener")]
+    floor = [[10 * math.log10(4 / max(r["scalar"][c] * r["sigma"]**2, 1e-20)) for r in table]
+             for c in ("image", "mask")]
+    def pair(ours, null):
+        return [Curve("image", ts, ours[0]), Curve("mask", ts, ours[1], "other"),
+                Curve("best multiple of the input, image", ts, null[0], "null"),
+                Curve("the same, mask", ts, null[1], "wiener")]
     common = dict(xlabel="time t", xscale="linear")
-    return [Panel("Does it beat a multiple of its input?", "Squared error of the predicted noise on held-out heads. It must lie below the grey line of its channel, and fall with it; the dots are what the seed logged.",
-                  pair(of("mse_eps"), of("scalar")) + [Curve("logged by the seed (image)", list(_ORIGINAL), list(_ORIGINAL.values()), "log")], ylabel="squared error of the noise", yscale="log", **common),
-            Panel("By how much?", "The same error over that of the best multiple of the input: 1 knows the variance of the data and nothing else.",
-                  [Curve("image", ts, of("ratio")[0]), Curve("mask", ts, of("ratio")[1], "other"), Curve("best multiple of the input", ts, [1.] * len(ts), "null")], ylabel="error over trivial", yscale="log", **common),
-            Panel("What is the answer worth?", "PSNR of x0_hat with range 2, before any post-processing. A mean over all times would hide this fall.", pair(of("psnr"), floor), ylabel="PSNR (dB)", **common)]
+    return [Panel("Does it beat a multiple of its input?",
+                  "Squared error of the predicted noise on held-out heads. It must lie below the grey line of its "
+                  "channel, and fall with it; the dots are what the seed logged.", pair(of("mse_eps"), of("scalar"))
+                  + [Curve("logged by the seed (image)", list(_ORIGINAL), list(_ORIGINAL.values()), "log")],
+                  ylabel="squared error of the noise", yscale="log", **common),
+            Panel("By how much?", "The same error over that of the best multiple of the input: 1 knows the variance "
+                  "of the data and nothing else.", [Curve("image", ts, of("ratio")[0]),
+                                                    Curve("mask", ts, of("ratio")[1], "other"),
+                                                    Curve("best multiple of the input", ts, [1.] * len(ts), "null")],
+                  ylabel="error over trivial", yscale="log", **common),
+            Panel("What is the answer worth?", "PSNR of x0_hat with range 2, before any post-processing. A mean over "
+                  "all times would hide this fall.", pair(of("psnr"), floor), ylabel="PSNR (dB)", **common)]
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #95fc558e
-_FIGURES = dict(intensity="intensity, -1 to 1", brain_share="share that is brain", spectrum_slope="slope of the spectrum", edge_density="share of steep pixels", mask_area="lesions, share of slice",
-                mask_components="lesions a slice", mask_circularity="roundness of lesions", lesion_contrast="contrast, in intensity")
+_FIGURES = dict(intensity="intensity, -1 to 1", brain_share="share that is brain",
+                spectrum_slope="slope of the spectrum", edge_density="share of steep pixels",
+                mask_area="lesions, share of slice", mask_components="lesions a slice",
+                mask_circularity="roundness of lesions", lesion_contrast="contrast, in intensity")
 _CLASS = ' class="n"'
 def _number(v): return "none" if v is None or not math.isfinite(v) else f"{v:.3g}"
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #b1182c92
 def _table(head, rows) -> str: # head: names; rows: cells, the first a name
-    cells = "".join("<tr>" + "".join(f'<td class="n" title="{html.escape(head[i])}">{html.escape(str(c))}</td>' if i else f'<td style="white-space:nowrap">{html.escape(str(c))}</td>' for i, c in enumerate(r)) + "</tr>" for r in rows)
+    cells = "".join("<tr>" + "".join(f'<td class="n" title="{html.escape(head[i])}">{html.escape(str(c))}</td>'
+                                     if i else f'<td style="white-space:nowrap">{html.escape(str(c))}</td>'
+                                     for i, c in enumerate(r)) + "</tr>" for r in rows)
     return f'<div class="wide"><table><thead><tr>{"".join(f"<th{_CLASS * (i > 0)}>{html.escape(h)}</th>" for i, h in enumerate(head))}</tr></thead><tbody>{cells}</tbody></table></div>'
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #5cde115d
-def _quality_rows(m): return [(_FIGURES[k], _number(q["samples"]), _number(q["real"]), _number(q["distance"]), _number(q["spread"]), "yes" if q["within"] else "no") for k, q in m["quality"].items()]
-def _bright(m): return ", ".join(f"{_number(m['brightness'][k])} {what}" for k, what in (("samples", "among samples"), ("real", "among real slices of the same tokens"), ("train", "in training")))
-def _judge_rows(m): return [(what, *(f"{100 * m['judge'][who][k]:.0f} %" for who in ("samples", "real", "astray"))) for k, what in (("z", "height within two bins"), ("lesion", "lesion or none"))]
-def _bin_rows(m): return [(k, *(f"{m['ratio_to_scalar'][c][k]:.3f}" for c in ("image", "mask")), _number(m["ratio_to_height"]["image"][k]), _number(m["ratio_to_linear"][k]), *(f"{m['psnr_x0'][c][k]:.1f}" for c in ("image", "mask")), f"{m['ssim_x0'][k]:.3f}") for k in m["ratio_to_scalar"]["image"]]
+def _quality_rows(m):
+    return [(_FIGURES[k], _number(q["samples"]), _number(q["real"]), _number(q["distance"]), _number(q["spread"]),
+             "yes" if q["within"] else "no") for k, q in m["quality"].items()]
+def _bright(m):
+    return (", ".join(f"{_number(m['brightness'][k])} {what}"
+                      for k, what in (("samples", "among samples"), ("real", "among real slices of the same tokens"),
+                                      ("train", "in training"))))
+def _judge_rows(m):
+    return [(what, *(f"{100 * m['judge'][who][k]:.0f} %" for who in ("samples", "real", "astray")))
+            for k, what in (("z", "height within two bins"), ("lesion", "lesion or none"))]
+def _bin_rows(m):
+    return [(k, *(f"{m['ratio_to_scalar'][c][k]:.3f}" for c in ("image", "mask")),
+             _number(m["ratio_to_height"]["image"][k]), _number(m["ratio_to_linear"][k]),
+             *(f"{m['psnr_x0'][c][k]:.1f}" for c in ("image", "mask")), f"{m['ssim_x0'][k]:.3f}")
+            for k in m["ratio_to_scalar"]["image"]]
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #a3994d9a
 def run_page(
@@ -123,13 +157,17 @@ def run_page(
 ) -> str: # a whole page
     "The self-contained report of a run: sheets, curves, tables, and what the doctor says."
     d, q = metrics["data"], metrics["memorisation"]
-    white_noise_rows = "".join(picture_html(v, k, k, "none") for k, v in sheets.items())
-    body = (f'<section><h2>Samples and real slices</h2><div class="figs">{white_noise_rows}</div><p>Slice for slice of the same height and class, from below to above; lesions are outlined. Nothing was painted over. The volume has them evenly spaced, up to {off:.1f} mm from the heights they were asked for; samples.csv has the heights.</p></section>'
-            f"<section><h2>How far are samples from real slices?</h2>{_table(['figure', 'samples', 'real', 'distance', 'real to real', 'within'], _quality_rows(metrics))}"
-            f"<p>Distance is Wasserstein-1; real to real is that of training heads from held-out ones, or of chance, whichever is larger. Slices differ in brightness by {_bright(metrics)} (standard deviation of their medians). Samples lie {q['ratio']:.2f} times as far from the nearest training slice as held-out slices do; "
-            f"{100 * q['closer']:.0f} % lie closer than 95 % of the held-out ones (5 % by chance).</p>{_table(['a judge finds what was asked for', 'samples', 'real slices', 'real, asked for another'], _judge_rows(metrics))}</section>"
-            f'<section><h2>The curves of the denoiser</h2><div class="figs">{"".join(map(figure_html, panels))}</div><p>The same in tenths of the times. The third column is the error of the answer over that of the mean training slice of the same height, which is all that can be known at the highest noise; the fourth is the error of the brightness of the slice over that of the best linear answer. PSNR is in dB; SSIM is the mean over image and mask.</p>{_table(["times", "image over scalar", "mask over scalar", "image over mean slice", "brightness over linear", "PSNR image", "PSNR mask", "SSIM"], _bin_rows(metrics))}</section>' + section_html(r))
-    return page_html("edm_lab: run of jsddpm", "Are they brains?", f"{d['source']}: {d['slices']} slices of {d['subjects']} heads, {d['size']} x {d['size']} pixels. Heads learned from: {len(d['train_subjects'])}; set aside: {len(d['held_subjects'])}, and errors are theirs.", body)
+    pictures = "".join(picture_html(v, k, k, "none") for k, v in sheets.items())
+    body = (f'<section><h2>Samples and real slices</h2><div class="figs">{pictures}</div><p>Slice for slice of the '
+            f'same height and class, from below to above; lesions are outlined. Nothing was painted over. The volume '
+            f'has them evenly spaced, up to {off:.1f} mm from the heights they were asked for; samples.csv has the '
+            f'heights.</p></section>' f"<section><h2>How far are samples from real "
+            f"slices?</h2>{_table(['figure', 'samples', 'real', 'distance', 'real to real', 'within'], _quality_rows(metrics))}" f"<p>Distance is Wasserstein-1; real to real is that of training heads from held-out ones, or of chance, whichever is larger. Slices differ in brightness by {_bright(metrics)} (standard deviation of their medians). Samples lie {q['ratio']:.2f} times as far from the nearest training slice as held-out slices do; " f"{100 * q['closer']:.0f} "
+            f"% lie closer than 95 % of the held-out ones (5 % by "
+            f"chance).</p>{_table(['a judge finds what was asked for', 'samples', 'real slices', 'real, asked for another'], _judge_rows(metrics))}</section>" f'<section><h2>The curves of the denoiser</h2><div class="figs">{"".join(map(figure_html, panels))}</div><p>The same in tenths of the times. The third column is the error of the answer over that of the mean training slice of the same height, which is all that can be known at the highest noise; the fourth is the error of the brightness of the slice over that of the best linear answer. PSNR is in dB; SSIM is the mean over image and mask.</p>{_table(["times", "image over scalar", "mask over scalar", "image over mean slice", "brightness over linear", "PSNR image", "PSNR mask", "SSIM"], _bin_rows(metrics))}</section>' + section_html(r))
+    return page_html("edm_lab: run of jsddpm", "Are they brains?", f"{d['source']}: {d['slices']} slices of "
+                     f"{d['subjects']} heads, {d['size']} x {d['size']} pixels. Heads learned from: "
+                     f"{len(d['train_subjects'])}; set aside: {len(d['held_subjects'])}, and errors are theirs.", body)
 
 # %% ../../../nbs/cases/jsddpm/06_sheets.ipynb #245a5067
 def summary(
@@ -138,10 +176,12 @@ def summary(
 ) -> str: # lines for a terminal
     "What a run found, in two dozen lines."
     d, q = metrics["data"], metrics["memorisation"]
-    lines = [f"{d['source']}: {d['slices']} slices of {d['subjects']} heads; {len(d['train_subjects'])} learned from, {len(d['held_subjects'])} held out", "",
-             f"{'times':12}{'image/scalar':>14}{'mask/scalar':>14}{'image/mean':>12}{'bright/lin.':>12}{'PSNR image':>12}{'PSNR mask':>12}{'SSIM':>8}", *(f"{k:12}{a:>14}{b:>14}{c:>12}{d:>12}{e:>12}{f:>12}{g:>8}" for k, a, b, c, d, e, f, g in _bin_rows(metrics)), "",
-             f"{'':24}{'samples':>10}{'real':>10}{'distance':>10}{'real to real':>14}  within", *(f"{k:24}{a:>10}{b:>10}{c:>10}{e:>14}  {f}" for k, a, b, c, e, f in _quality_rows(metrics)), ""]
-    lines += [f"{what}: {a} of samples, {b} of real slices, {c} of real slices asked for another" for what, a, b, c in _judge_rows(metrics)]
+    lines = [f"{d['source']}: {d['slices']} slices of {d['subjects']} heads; {len(d['train_subjects'])} learned from, "
+             f"{len(d['held_subjects'])} held out", "",
+             f"{'times':12}{'image/scalar':>14}{'mask/scalar':>14}{'image/mean':>12}{'bright/lin.':>12}{'PSNR image':>12}{'PSNR mask':>12}{'SSIM':>8}", *(f"{k:12}{a:>14}{b:>14}{c:>12}{d:>12}{e:>12}{f:>12}{g:>8}" for k, a, b, c, d, e, f, g in _bin_rows(metrics)), "", f"{'':24}{'samples':>10}{'real':>10}{'distance':>10}{'real to real':>14}  within", *(f"{k:24}{a:>10}{b:>10}{c:>10}{e:>14}  {f}" for k, a, b, c, e, f in _quality_rows(metrics)), ""]
+    lines += [f"{what}: {a} of samples, {b} of real slices, {c} of real slices asked for another"
+              for what, a, b, c in _judge_rows(metrics)]
     lines += [f"brightness of slices, standard deviation: {_bright(metrics)}"]
-    return "\n".join([*lines, f"distance to training slices: {q['ratio']:.2f} times that of held-out slices", "", f"Verdict: {metrics['verdict']}",
-                      f"{Path(out) / 'report.html'}, samples.png, real.png, samples.nii.gz, metrics.json; {metrics['seconds']:.0f} s"])
+    return "\n".join([*lines, f"distance to training slices: {q['ratio']:.2f} times that of held-out slices", "",
+                      f"Verdict: {metrics['verdict']}", f"{Path(out) / 'report.html'}, samples.png, real.png, "
+                      f"samples.nii.gz, metrics.json; {metrics['seconds']:.0f} s"])

@@ -73,7 +73,8 @@ class System:
     muon: float | None = None # rate of Muon on the network's matrices; None: all weights are AdamW's
     modes: bool = False # brightness and level of a slice are answered by linear algebra
     @property
-    def table(self) -> Tensor | None: return None if self.sigma_dist else alpha_bar(self.schedule + "_zero_snr" * self.zero_snr, self.T) # alpha_bar of each time
+    def table(self) -> Tensor | None: # alpha_bar of each time
+        return None if self.sigma_dist else alpha_bar(self.schedule + "_zero_snr" * self.zero_snr, self.T)
     @property
     def levels(self) -> SigmaDist: return self.sigma_dist or Times(ab_sigmas(self.table)) # law of the levels in training
 
@@ -101,7 +102,8 @@ def build_system(
     with torch.random.fork_rng([]):
         torch.manual_seed(seed_of(seed, "weights"))
         net = SliceNet(bins, channels, prior, True, s.skip, s.dropout, z_range, place=s.place)
-    return Bridged(net, s.predicts, s.table, sigma_data, shift, s.clip_x0, s.clamp_xt, getattr(torch, s.half) if s.half else None, modes)
+    return Bridged(net, s.predicts, s.table, sigma_data, shift, s.clip_x0, s.clamp_xt,
+                   getattr(torch, s.half) if s.half else None, modes)
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #ccee11fa
 @dataclass
@@ -157,7 +159,8 @@ def _told(D, cond, s, gen):
     null = getattr(D.net, "n_classes", 0)
     cond = drop_cond(cond, s.token_drop, null, gen, ("label",))
     if not s.prior_drop or not {"label", "image"} <= cond.keys(): return cond
-    lost = (cond["label"] == null) & (torch.rand(len(cond["label"]), generator=gen).to(cond["label"].device) < s.prior_drop)
+    lost = (cond["label"] == null) & (torch.rand(len(cond["label"]),
+                                                 generator=gen).to(cond["label"].device) < s.prior_drop)
     return cond | {"image": cond["image"].masked_fill(lost[:, None, None, None], torch.nan)}
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #ef1faa03
@@ -181,7 +184,8 @@ def feed_of(
     def feed(epoch, step):
         b = noised(rows, s, size, seed_of(seed, "feed", epoch), step, corrupt)
         c_out = skip_out(D.predicts, sigma_like(b.sigma, b.x0), torch.as_tensor(D.sigma_data).to(b.x0))[1]
-        w = kind_weight(b.sigma, D.predicts, s.gamma).reshape(-1, 1, 1, 1) * lesion_weight(b.x0[:, 1], s.lesion, s.background)[:, None] / c_out**2
+        w = (kind_weight(b.sigma, D.predicts, s.gamma).reshape(-1, 1, 1, 1)
+             * lesion_weight(b.x0[:, 1], s.lesion, s.background)[:, None] / c_out**2)
         return Feed(b.x0, b.x, b.told, _told(D, b.cond, s, rng(seed, "coins", epoch, step)), w.expand_as(b.x0), b.eps)
     return feed
 
@@ -203,7 +207,9 @@ class _State(Kept):
     def __init__(self, D, s):
         self.kendall, self.ema = Kendall() if s.kendall else None, EMA(D, s.ema, s.ema_warmup)
         inner, p = hidden(D) if s.muon else ([], [q for q in D.parameters() if q.requires_grad])
-        groups = [dict(params=[q for q in p if q.ndim > 1]), dict(params=[q for q in p if q.ndim < 2] + (list(self.kendall.parameters()) if self.kendall else []), weight_decay=0.)]
+        groups = [dict(params=[q for q in p if q.ndim > 1]),
+                  dict(params=[q for q in p if q.ndim < 2] + (list(self.kendall.parameters()) if self.kendall else []),
+                       weight_decay=0.)]
         self.opt = torch.optim.AdamW(groups, lr=s.lr, betas=(.9, .99), weight_decay=s.weight_decay)
         self.muon = Muon(inner, s.muon) if inner else None
         super().__init__(dict(D=D, opt=self.opt, muon=self.muon, ema=self.ema, kendall=self.kendall))
@@ -214,10 +220,13 @@ def _gradient(D, b, s, kendall, gen, pool, parts):
     b, twice = _tossed(D, b, s, gen)
     p = [q for m in (D, kendall) if m is not None for q in m.parameters() if q.requires_grad]
     def part(i):
-        loss, each = _loss(D, Noised(*(v[i] for v in (b.x0, b.eps, b.sigma, b.x, b.told)), {k: v[i] for k, v in b.cond.items()}), twice, s, kendall)
+        loss, each = _loss(D, Noised(*(v[i] for v in (b.x0, b.eps, b.sigma, b.x, b.told)),
+                                     {k: v[i] for k, v in b.cond.items()}), twice, s, kendall)
         share = len(b.x0[i]) / len(b.x0)
         return share * loss.detach(), share * each, torch.autograd.grad(share * loss, p, allow_unused=True)
-    losses, each, grads = zip(*(pool.map if parts > 1 else map)(part, [slice(k * len(b.x0) // parts, (k + 1) * len(b.x0) // parts) for k in range(parts)]))
+    losses, each, grads = (zip(*(pool.map if parts > 1
+                                 else map)(part, [slice(k * len(b.x0) // parts, (k + 1) * len(b.x0) // parts)
+                                                  for k in range(parts)])))
     for q, *g in zip(p, *grads): q.grad = None if g[0] is None else sum(g)
     return sum(losses), sum(each)
 
@@ -248,7 +257,9 @@ def train_system(
 ) -> Iterator[dict]: # a record a step; "ema" holds the average
     "Train, yielding records."
     if D.predicts != s.predicts: raise LabError("D", f"a denoiser that predicts {D.predicts}", s.predicts)
-    if not 1 <= parts <= batch_size or s.dropout and parts > 1: raise LabError("parts", parts, "1, since dropout draws from one generator" if s.dropout else f"1 to {batch_size}, the slices of a batch")
+    if not 1 <= parts <= batch_size or s.dropout and parts > 1:
+        raise LabError("parts", parts, "1, since dropout draws from one generator" if s.dropout
+                       else f"1 to {batch_size}, the slices of a batch")
     state, settings = _State(D, s), repr((asdict(s), steps, batch_size, seed, parts))
     D.train()
     with ThreadPoolExecutor(parts) as pool:
@@ -260,16 +271,21 @@ def train_system(
             norm, throttle = _move(D, state, s, i, steps)
             if (i + 1) % s.ema_every == 0: state.ema.update()
             if out is not None and ((i + 1) % ckpt_every == 0 or i + 1 == steps): state.save(out, i + 1, settings)
-            yield dict(step=i + 1, loss=loss.item(), image=float(each[0]), mask=float(each[1]), lr=state.opt.param_groups[0]["lr"], grad_norm=norm, throttle=throttle,
-                       init_share=state.ema.init_share, kendall=state.kendall and state.kendall.weights.tolist(), ema=state.ema)
+            yield dict(step=i + 1, loss=loss.item(), image=float(each[0]), mask=float(each[1]),
+                       lr=state.opt.param_groups[0]["lr"], grad_norm=norm, throttle=throttle,
+                       init_share=state.ema.init_share, kendall=state.kendall and state.kendall.weights.tolist(),
+                       ema=state.ema)
     D.eval()
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #5641ae15
 class EpsTable(list):
     "Rows of `eps_table`; prints the error of each channel beside its trivial floor."
     def __repr__(self):
-        head = f"{'t':>4} {'sigma':>9} | " + " | ".join(f"{c + ': mse':>11} {'scalar':>8} {'ratio':>6} {'PSNR':>6}" for c in ("image", "mask"))
-        rows = [f"{r['t']:>4} {r['sigma']:>9.4g} | " + " | ".join(f"{r['mse_eps'][c]:>11.4g} {r['scalar'][c]:>8.3g} {r['ratio'][c]:>6.3g} {r['psnr'][c]:>6.1f}" for c in ("image", "mask")) for r in self]
+        head = f"{'t':>4} {'sigma':>9} | " + " | ".join(f"{c + ': mse':>11} {'scalar':>8} {'ratio':>6} {'PSNR':>6}"
+                                                        for c in ("image", "mask"))
+        rows = [f"{r['t']:>4} {r['sigma']:>9.4g} | " + " | ".join(f"{r['mse_eps'][c]:>11.4g} {r['scalar'][c]:>8.3g} "
+                                                                  f"{r['ratio'][c]:>6.3g} {r['psnr'][c]:>6.1f}"
+                                                                  for c in ("image", "mask")) for r in self]
         return "\n".join([head, *rows])
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #de873ab4
@@ -302,8 +318,11 @@ def eps_table(
     for t in ts:
         sigma, eps = float(levels[t]), torch.randn(x0.shape, generator=rng(seed, "table", t)).to(x0)
         A, raw = _both(D, inner, x0 + sigma * eps, sigma, rows.cond)
-        mse, floor = per(((raw - x0) / sigma)**2), dict(zip(("image", "mask"), scalar_mse_eps(1 / (1 + sigma**2), var).tolist()))
-        row = dict(t=t, sigma=sigma, mse_eps=mse, scalar=floor, ratio={k: mse[k] / floor[k] if floor[k] else math.inf for k in mse}, mse_x0=per((raw - x0)**2), psnr=psnr(A), psnr_raw=psnr(raw))
+        mse, floor = per(((raw - x0) / sigma)**2), dict(zip(("image", "mask"),
+                                                            scalar_mse_eps(1 / (1 + sigma**2), var).tolist()))
+        row = dict(t=t, sigma=sigma, mse_eps=mse, scalar=floor,
+                   ratio={k: mse[k] / floor[k] if floor[k] else math.inf for k in mse}, mse_x0=per((raw - x0)**2),
+                   psnr=psnr(A), psnr_raw=psnr(raw))
         out.append(row if post is None else row | dict(psnr_post=psnr(post(A, rows.cond))))
     return out
 
@@ -336,8 +355,10 @@ def sample_slices(
     "Samples of the given heights and classes."
     if sampler not in SAMPLERS: raise LabError("sampler", repr(sampler), f"one of {', '.join(SAMPLERS)}")
     if size is None and "image" not in cond: raise LabError("size", "None, and no prior to take it from", "h, w")
-    like = torch.zeros(len(next(iter(cond.values()))), 2, *(size or cond["image"].shape[2:]), device=next(D.parameters()).device)
-    if grid is None: grid = vp_sigmas(s.table, n=steps) if sampler == "ddim" and s.sigma_dist is None else karras(steps, *_ends(s))
+    like = torch.zeros(len(next(iter(cond.values()))), 2, *(size or cond["image"].shape[2:]),
+                       device=next(D.parameters()).device)
+    if grid is None:
+        grid = vp_sigmas(s.table, n=steps) if sampler == "ddim" and s.sigma_dist is None else karras(steps, *_ends(s))
     G = D if w == 1 else _guided(D, w, cond, maps)
     if s.self_cond and getattr(D.net, "self_cond", False): G = _carried(G)
     return final(SAMPLERS[sampler](G, start(grid, like, gen=rng(seed, "samples")), grid, cond))
@@ -345,7 +366,9 @@ def sample_slices(
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #b0c06d40
 def _guided(D, w, cond, maps):
     "Guidance, with the answer along the modes left linear: what is known exactly is not exaggerated."
-    null = dict(label=torch.full_like(cond["label"][:1], D.net.n_classes)) | (dict(image=torch.full_like(cond["image"][:1], torch.nan)) if maps else {})
+    null = dict(label=torch.full_like(cond["label"][:1],
+                                      D.net.n_classes)) | (dict(image=torch.full_like(cond["image"][:1], torch.nan))
+                                                           if maps else {})
     G = Guided(D, w, null=null)
     if getattr(D, "modes", None) is None: return G
     def both(x, sigma, cond):

@@ -43,13 +43,19 @@ def cures(
     sick = healthy(lr=lr, frame="gram")
     plain = sick.weights
     more = lambda **w: replace(sick, weights=plain | w)
-    return dict(
-        original_target=Cure("Gram factor in 16 columns, plain squared error", replace(sick, dim=16)), two_columns=Cure("2 columns", sick),
-        scale_losses=Cure("2 columns, losses of scale", more(out_scale=2., gram_scale=2.), asks="2"), other_sigma_dist=Cure("2 columns, wide law of levels", replace(sick, P_mean=sick.P_mean + 1, P_std=2.), asks="5"),
-        gram_on_answer=Cure("2 columns, Gram loss of the answer", more(gram=2.), asks="6"), gram_on_F=Cure("2 columns, Gram loss of the learned part", more(gram_learn=2.), asks="6"),
-        aligned=Cure("target turned onto the answer at every level", replace(sick, aligned=0.)), aligned_high=Cure("turned above sigma = sigma_data only", replace(sick, aligned=1.)),
-        distance=Cure("distances in place of places", replace(sick, weights=dict(plain, score=0., distance=1.))), residual=Cure("residual in the generator's frame", sick, residual=True),
-        slide=Cure("the slide's frame", healthy(lr=lr)))
+    return (((((dict(original_target=Cure("Gram factor in 16 columns, plain squared error", replace(sick, dim=16)),
+                     two_columns=Cure("2 columns", sick),
+                     scale_losses=Cure("2 columns, losses of scale", more(out_scale=2., gram_scale=2.), asks="2"),
+                     other_sigma_dist=Cure("2 columns, wide law of levels", replace(sick, P_mean=sick.P_mean
+                                                                                    + 1, P_std=2.), asks="5"),
+                     gram_on_answer=Cure("2 columns, Gram loss of the answer", more(gram=2.), asks="6"),
+                     gram_on_F=Cure("2 columns, Gram loss of the learned part", more(gram_learn=2.), asks="6"),
+                     aligned=Cure("target turned onto the answer at every level", replace(sick, aligned=0.)),
+                     aligned_high=Cure("turned above sigma = sigma_data only", replace(sick, aligned=1.)),
+                     distance=Cure("distances in place of places",
+                                   replace(sick, weights=dict(plain, score=0., distance=1.))),
+                     residual=Cure("residual in the generator's frame", sick, residual=True),
+                     slide=Cure("the slide's frame", healthy(lr=lr))))))))
 
 # %% ../../../nbs/cases/st/05_cure.ipynb #598cb494
 class OnBase:
@@ -69,7 +75,8 @@ def on_base(
 ) -> Rows: # places turned onto the generator's; cond: base, and context with the base beside it
     "Minisets in the frame of the generator."
     B = net.base(dict(rows.cond, mask=rows.mask))
-    return Rows(turned_onto(rows.x0, B, rows.mask), dict(context=torch.cat([rows.cond["context"], B], -1), base=B), rows.mask)
+    return Rows(turned_onto(rows.x0, B, rows.mask), dict(context=torch.cat([rows.cond["context"], B], -1), base=B),
+                rows.mask)
 
 # %% ../../../nbs/cases/st/05_cure.ipynb #0a2f1a3a
 def train_cure(
@@ -83,14 +90,19 @@ def train_cure(
         S, _, held, _ = train_suspect(Suspect(cure.says, cure.system), tissue, budget, tell)
         return S, held, {}
     first = budget.steps // 4
-    S, rows, held, _ = train_suspect(Suspect(cure.says, replace(cure.system, weights=dict(gen_align=10.))), tissue, replace(budget, steps=first), tell)
+    S, rows, held, _ = train_suspect(Suspect(cure.says, replace(cure.system, weights=dict(gen_align=10.))), tissue,
+                                     replace(budget, steps=first), tell)
     rows, held = (on_base(S.D.net.eval(), r) for r in (rows, held))
     train, new = (Rows(r.x0 - r.cond["base"], dict(context=r.cond["context"]), r.mask) for r in (rows, held))
     sd, sd_new = (float(rms(r.x0, r.mask).square().mean().sqrt()) for r in (train, new))
     torch.manual_seed(budget.seed)
-    D, rec = Precond(TissueNet(train.cond["context"].shape[-1], 2, budget.width, budget.depth, 4, 8, bias=False, angles=False), sd), None
-    for rec in train_system(D, train, healthy(lr=budget.lr, sigma_data=sd, weights=dict(score=1.)), steps=budget.steps - first, batch_size=budget.batch_size, seed=budget.seed): tell(rec)
-    return OnBase(SelfConditioned(rec["ema"].D).eval(), cure.system.sigma_data), held, dict(sigma_resid=sd, sigma_resid_held=sd_new)
+    D, rec = Precond(TissueNet(train.cond["context"].shape[-1], 2, budget.width, budget.depth, 4, 8, bias=False,
+                               angles=False), sd), None
+    for rec in train_system(D, train, healthy(lr=budget.lr, sigma_data=sd, weights=dict(score=1.)),
+                            steps=budget.steps - first, batch_size=budget.batch_size, seed=budget.seed):
+        tell(rec)
+    return OnBase(SelfConditioned(rec["ema"].D).eval(),
+                  cure.system.sigma_data), held, dict(sigma_resid=sd, sigma_resid_held=sd_new)
 
 # %% ../../../nbs/cases/st/05_cure.ipynb #aaf22aac
 class InFrame:
@@ -109,6 +121,10 @@ def scored(
     "The seed's table, and the samples."
     table = scale_table(D, held, list(SIGMAS), knn=False)
     loop, turned = open_loop(D, held), open_loop(InFrame(Carried(D) if isinstance(D, SelfConditioned) else D), held)
-    def spearman(x): return sum(distance_scores(v[m].double().numpy(), a[m].double().numpy())["spearman"] for v, a, m in zip(held.x0, x, held.mask)) / len(held)
+    def spearman(x):
+        return sum(distance_scores(v[m].double().numpy(), a[m].double().numpy())["spearman"]
+                   for v, a, m in zip(held.x0, x, held.mask)) / len(held)
     out = {k: [round(r[k], 4) for r in table] for k in ("scale_r", "trace_r", "F_mse")}
-    return out | dict(rms_to_original=rms_to_original(out["scale_r"]), knn10=loop["knn10"], chance=loop["chance"], scale=loop["scale"], spearman=spearman(loop["x"]), turned_knn10=turned["knn10"], turned_spearman=spearman(turned["x"]))
+    return out | dict(rms_to_original=rms_to_original(out["scale_r"]), knn10=loop["knn10"], chance=loop["chance"],
+                      scale=loop["scale"], spearman=spearman(loop["x"]), turned_knn10=turned["knn10"],
+                      turned_spearman=spearman(turned["x"]))

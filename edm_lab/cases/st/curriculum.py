@@ -19,14 +19,18 @@ from ...diffusion.sigma_dist import CapBand, LogNormal, SigmaDist
 class Stages:
     "Caps and thresholds, stage by stage; the defaults are those of seed 000 and its public code."
     caps: tuple[float, ...] = (.3, .9, 2.3, 4., 7., 14., 17.) # highest sigma, units of sigma_data
-    scale_r: tuple[float, ...] = (.88, .84, .75, .73, .72, .68, .65) # size of the answer over size of the truth, at least
+    # size of the answer over size of the truth, at least
+    scale_r: tuple[float, ...] = (.88, .84, .75, .73, .72, .68, .65)
     trace_r: tuple[float, ...] = (.74, .67, .53, .51, .49, .44, .40) # the same for mean squares
-    recall: tuple[float, ...] = (.15, .12, .10, .09, .08, .07, .07) # of the ten nearest neighbours (the seed: their Jaccard index)
+    # of the ten nearest neighbours (the seed: their Jaccard index)
+    recall: tuple[float, ...] = (.15, .12, .10, .09, .08, .07, .07)
     def __post_init__(self):
         n = len(self.caps)
         for k in ("scale_r", "trace_r", "recall"):
-            if len(getattr(self, k)) != n: raise LabError(f"stages: {k}", f"{len(getattr(self, k))} values", f"{n}, one a stage")
-        if any(a >= b for a, b in zip(self.caps, self.caps[1:])): raise LabError("stages: caps", self.caps, "rising caps")
+            if len(getattr(self, k)) != n:
+                raise LabError(f"stages: {k}", f"{len(getattr(self, k))} values", f"{n}, one a stage")
+        if any(a >= b for a, b in zip(self.caps, self.caps[1:])):
+            raise LabError("stages: caps", self.caps, "rising caps")
     def __len__(self): return len(self.caps)
     def passes(self, stage: int, probe: dict[str, float]) -> bool:
         "Does a probe at the cap of a stage meet all of its thresholds?"
@@ -56,7 +60,8 @@ class Curriculum:
     @property
     def sigma_dist(self) -> CapBand: # of the levels, now
         late = self.stage / max(len(self.stages) - 1, 1)
-        return CapBand(self.cap, share=self.band_share * (1 + late) / 2, base=self.base, sigma_min=min(.002, self.cap / 10))
+        return CapBand(self.cap, share=self.band_share * (1 + late) / 2, base=self.base,
+                       sigma_min=min(.002, self.cap / 10))
     def probe(self, outcome: dict[str, float]) -> str: # "promoted", "done", "stalled" or ""
         self.probes.append(self.stages.passes(self.stage, outcome))
         ready = self.steps >= max(self.least, self.ramp) and sum(list(self.probes)[-self.window:]) >= self.needed
@@ -66,7 +71,8 @@ class Curriculum:
             return "promoted"
         return "stalled" if len(self.probes) >= self.patience and not any(list(self.probes)[-self.patience:]) else ""
     def state_dict(self) -> dict: return dict(stage=self.stage, steps=self.steps, probes=[int(p) for p in self.probes])
-    def load_state_dict(self, s: dict) -> None: self.stage, self.steps, self.probes = s["stage"], s["steps"], deque(bool(p) for p in s["probes"])
+    def load_state_dict(self, s: dict) -> None:
+        self.stage, self.steps, self.probes = s["stage"], s["steps"], deque(bool(p) for p in s["probes"])
 
 # %% ../../../nbs/cases/st/02b_curriculum.ipynb #87b62b8e
 def reachable(

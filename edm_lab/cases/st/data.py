@@ -46,7 +46,8 @@ class Prepared:
     frames: dict[str, tuple[np.ndarray, float]] # middle and radius of each section, unit of the tissue
     sets: Minisets # training patches
     held_sets: Minisets # held-out patches
-    sigma_columns: tuple[float, float] # sigma_data as root mean square over all columns of the target, and its standard error
+    # sigma_data as root mean square over all columns of the target, and its standard error
+    sigma_columns: tuple[float, float]
     sigma_plane: tuple[float, float] # the same over the two columns that are not empty
     @property
     def sections(self) -> list[str]: return list(dict.fromkeys(self.tissue.section)) # labels, in order
@@ -82,15 +83,19 @@ def prepare(
 ) -> Prepared:
     "Everything between the file and the network."
     train, held = (i[tissue.placed[i]] for i in split_cells(tissue, share, seed, how))
-    if len(train) < 16 or len(held) < 16: raise LabError("split", f"{len(train)} training and {len(held)} held-out cells with places", "at least 16 of each")
+    if len(train) < 16 or len(held) < 16:
+        raise LabError("split", f"{len(train)} training and {len(held)} held-out cells with places",
+                       "at least 16 of each")
     encoder, frames = Encoder(tissue[train], k, whiten=whiten), _frames(tissue, train)
     Z = encoder(tissue)
     Z = (Z / np.sqrt((Z[train].astype(float)**2).mean())).astype(np.float32)
-    y = np.stack([(p - frames[s][0]) / frames[s][1] if s in frames else np.full(2, np.nan) for p, s in zip(tissue.xy, tissue.section)])
+    y = np.stack([(p - frames[s][0]) / frames[s][1] if s in frames else np.full(2, np.nan)
+                  for p, s in zip(tissue.xy, tissue.section)])
     def cut(cells, pool, more, key):
         least = min(np.unique(tissue.section[cells], return_counts=True)[1])
         fits = tuple(min(s, int(least)) for s in size)
-        return Minisets(Z, _only(y, cells), tissue.section, fits, pool=pool, frame=frame, dim=dim, extras=more, seed=seed_of(seed, key))
+        return Minisets(Z, _only(y, cells), tissue.section, fits, pool=pool, frame=frame, dim=dim, extras=more,
+                        seed=seed_of(seed, key))
     sets = cut(train, 4., extras, "train")
     held_sets = cut(held, max(1., 4 * share / (1 - share)) if how == "cells" else 4., (0, 0), "held")
     assert not np.isin(np.concatenate(list(sets.cells.values())), held).any(), "a held-out cell in the training patches"
@@ -109,7 +114,8 @@ def _lookup(A, Y, k):
     return lambda B: Y[np.argpartition(cdist(B, A), min(k, len(A) - 1), axis=1)[:, :k]].mean(1)
 
 # %% ../../../nbs/cases/st/01_data.ipynb #8e615a62
-CHOICES = dict(ridge=(_ridge, tuple(10.**e for e in range(-5, 2))), expr_knn=(_lookup, (1, 3, 5, 10, 20, 40))) # baseline -> how it is made, values to choose from
+# baseline -> how it is made, values to choose from
+CHOICES = dict(ridge=(_ridge, tuple(10.**e for e in range(-5, 2))), expr_knn=(_lookup, (1, 3, 5, 10, 20, 40)))
 
 # %% ../../../nbs/cases/st/01_data.ipynb #e2edc91c
 def _chosen(kind, A, Y, seed):
@@ -163,8 +169,10 @@ def score_held(
 ) -> dict[str, float]: # as `arrangement_scores`: mean over sections, weighted by cells
     "The scores of an answer on held-out cells, section by section."
     at = p.tissue.section[p.held]
-    if np.shape(coordinates) != (len(p.held), 2): raise LabError("places", f"shape {np.shape(coordinates)}", f"({len(p.held)}, 2), a row a held-out cell")
-    parts = [(float((at == s).sum()), arrangement_scores(p.y[p.held[at == s]], coordinates[at == s], ks)) for s in dict.fromkeys(at)]
+    if np.shape(coordinates) != (len(p.held), 2):
+        raise LabError("places", f"shape {np.shape(coordinates)}", f"({len(p.held)}, 2), a row a held-out cell")
+    parts = [(float((at == s).sum()), arrangement_scores(p.y[p.held[at == s]], coordinates[at == s], ks))
+             for s in dict.fromkeys(at)]
     total = sum(n for n, _ in parts)
     return {k: sum(n * v[k] for n, v in parts) / total for k in parts[0][1]}
 
@@ -183,5 +191,8 @@ def baselines(
         dealt[h] = true[g.permutation(h)]
         if len(i): best[h] = p.y[i][cKDTree(p.y[i]).query(true[h], min(3, len(i)))[1].reshape(len(h), -1)].mean(1)
         over.append((len(h), *neighbour_overlap(p.Z[p.held[h]], true[h])))
-    out["expr_knn"]["overlap"], out["expr_knn"]["overlap_chance"] = (float(np.average([o[c] for o in over], weights=[o[0] for o in over])) for c in (1, 2))
+    out["expr_knn"]["overlap"], out["expr_knn"]["overlap_chance"] = (float(np.average([o[c] for o in over],
+                                                                                      weights=[o[0]
+                                                                                               for o in over]))
+                                                                     for c in (1, 2))
     return out | {"chance": score_held(p, dealt), "ceiling": score_held(p, best)}

@@ -48,7 +48,8 @@ def rms_to_original(
     scale_r: list[float], # at the levels of `SIGMAS`
 ) -> float: # root mean square difference
     "How far a table is from the seed's."
-    if len(scale_r) != len(SIGMAS): raise LabError("scale_r", f"{len(scale_r)} values", f"{len(SIGMAS)}, at sigma {', '.join(map(str, SIGMAS))}")
+    if len(scale_r) != len(SIGMAS):
+        raise LabError("scale_r", f"{len(scale_r)} values", f"{len(SIGMAS)}, at sigma {', '.join(map(str, SIGMAS))}")
     return (sum((a - b)**2 for a, b in zip(scale_r, ORIGINAL_SCALE)) / len(SIGMAS))**.5
 
 # %% ../../../nbs/cases/st/03_failure.ipynb #2c48c518
@@ -67,7 +68,8 @@ def mask_crossed(
     def attend(self, Q, K, mask=None, bias=None):
         if mask is None: return MAB.attend(self, Q, K, None, bias)
         keys = crossed(mask, self.heads)[:, :, None]
-        return MAB.attend(self, Q, K, None, torch.zeros(keys.shape).masked_fill(~keys, -torch.inf) + (0 if bias is None else bias))
+        return MAB.attend(self, Q, K, None, torch.zeros(keys.shape).masked_fill(~keys, -torch.inf)
+                          + (0 if bias is None else bias))
     for m in net.modules():
         if isinstance(m, MAB): m.attend = MethodType(attend, m)
     return net
@@ -114,14 +116,38 @@ def suspects(
     base = healthy(lr=lr)
     short = dict(least=max(steps // 12, 1), ramp=max(steps // 40, 1), probe_every=max(steps // 100, 1))
     seed, wide = System(lr=lr, **short), healthy(lr=lr, weights=dict(WEIGHTS))
-    return dict(
-        healthy=Suspect("nothing is changed", base), twelve_losses=Suspect("all twelve losses, seen without a clamp", wide),
-        rows_shuffled=Suspect("rows of the condition shuffled within the set", base, corrupt=rows_shuffled), mask_crossed=Suspect("padding mask batch-major, heads head-major", base, net=mask_crossed),
-        context_tenth=Suspect("context times .1 before the denoiser", base, net=context_tenth), gram_frame=Suspect("Gram-factor target, plain MSE", replace(base, frame="gram")), own_frames=Suspect("every miniset in a frame of its own, plain MSE", base, turned=True),
-        weight_sum=Suspect("loss divided by the sum of the weights", replace(base, normaliser="weight_sum")), weight_boost=Suspect("3 (sigma / .5)^2 above .5", replace(base, boost_above=.5)),
-        empty_columns=Suspect("16 columns, 14 of them empty", replace(base, dim=16)), clamp=Suspect("all twelve losses behind the clamp", replace(wide, clamp=.5), control="twelve_losses"),
-        curriculum=Suspect("seven stages with the seed's thresholds", replace(base, curriculum=Stages(), **short)), sigma_dist_unshifted=Suspect("P_mean -1.2 at sigma_data .16", replace(base, P_mean=-1.2)),
-        seed=Suspect("everything as in the seed", seed), seed_shuffled=Suspect("everything as in the seed, and rows shuffled", seed, corrupt=rows_shuffled, control="seed"))
+    return (((((((((((((((((((((((((((((((((dict(healthy=Suspect("nothing is changed", base),
+                                                 twelve_losses=Suspect(
+                                                                       "all twelve losses, seen without a clamp",
+                                                                       wide),
+                                                 rows_shuffled=Suspect(
+                                                                       "rows of the condition shuffled within the set",
+                                                                       base, corrupt=rows_shuffled),
+                                                 mask_crossed=Suspect("padding mask batch-major, heads head-major",
+                                                                      base, net=mask_crossed),
+                                                 context_tenth=Suspect("context times .1 before the denoiser", base,
+                                                                       net=context_tenth),
+                                                 gram_frame=Suspect("Gram-factor target, plain MSE",
+                                                                    replace(base, frame="gram")),
+                                                 own_frames=Suspect(
+                                                                    "every miniset in a frame of its own, plain MSE",
+                                                                    base, turned=True),
+                                                 weight_sum=Suspect("loss divided by the sum of the weights",
+                                                                    replace(base, normaliser="weight_sum")),
+                                                 weight_boost=Suspect("3 (sigma / .5)^2 above .5",
+                                                                      replace(base, boost_above=.5)),
+                                                 empty_columns=Suspect("16 columns, 14 of them empty",
+                                                                       replace(base, dim=16)),
+                                                 clamp=Suspect("all twelve losses behind the clamp",
+                                                               replace(wide, clamp=.5), control="twelve_losses"),
+                                                 curriculum=Suspect("seven stages with the seed's thresholds",
+                                                                    replace(base, curriculum=Stages(), **short)),
+                                                 sigma_dist_unshifted=Suspect("P_mean -1.2 at sigma_data .16",
+                                                                              replace(base, P_mean=-1.2)),
+                                                 seed=Suspect("everything as in the seed", seed),
+                                                 seed_shuffled=Suspect("everything as in the seed, and rows shuffled",
+                                                                       seed, corrupt=rows_shuffled,
+                                                                       control="seed")))))))))))))))))))))))))))))))))))
 
 # %% ../../../nbs/cases/st/03_failure.ipynb #b2cc8c84
 @dataclass(frozen=True)
@@ -145,8 +171,11 @@ def _data(suspect, budget, tissue):
     sets = tissue_sets(tissue, s, budget.size, seed=budget.seed)
     rows, held = set_rows(sets, budget.sets, seed=budget.seed), set_rows(sets, budget.held, True, budget.seed)
     rows, held = (Rows(r.x0, {k: r.cond[k] for k in ("context",)}, r.mask) for r in (rows, held))
-    if suspect.turned: rows, held = (Rows(r.x0 @ haar(len(r), 2, rng(budget.seed, "frames", k)).float(), r.cond, r.mask) for k, r in enumerate((rows, held)))
-    return rows, held if corrupt is None else Rows(held.x0, {"context": corrupt(held.cond | dict(mask=held.mask), rng(budget.seed, "held"))["context"]}, held.mask)
+    if suspect.turned:
+        rows, held = (Rows(r.x0 @ haar(len(r), 2, rng(budget.seed, "frames", k)).float(), r.cond, r.mask)
+                      for k, r in enumerate((rows, held)))
+    return rows, held if corrupt is None else Rows(held.x0,
+                                                   {"context": corrupt(held.cond | dict(mask=held.mask), rng(budget.seed, "held"))["context"]}, held.mask)
 
 # %% ../../../nbs/cases/st/03_failure.ipynb #3eccea72
 def train_suspect(
@@ -161,7 +190,9 @@ def train_suspect(
     torch.manual_seed(budget.seed)
     net = TissueNet(rows.cond["context"].shape[-1], s.dim, budget.width, budget.depth, 4, 8, bias=False, angles=False)
     D, r = Precond(suspect.net(net) if suspect.net else net, s.sigma_data), None
-    for r in train_system(D, rows, s, steps=budget.steps, batch_size=budget.batch_size, seed=budget.seed, held=held[:32], corrupt=suspect.corrupt): tell(r)
+    for r in train_system(D, rows, s, steps=budget.steps, batch_size=budget.batch_size, seed=budget.seed,
+                          held=held[:32], corrupt=suspect.corrupt):
+        tell(r)
     return SelfConditioned(r["ema"].D).eval(), rows, held, r
 
 # %% ../../../nbs/cases/st/03_failure.ipynb #5cde780b
@@ -171,8 +202,10 @@ def _generator(S, held):
     net = next((m for m in S.modules() if isinstance(m, TissueNet)), None) if isinstance(S, nn.Module) else None
     if net is None: return {}
     B, mask = net.base(dict(held.cond, mask=held.mask)), held.mask
-    got = [knn_recall(v[m].double().numpy(), b[m].double().numpy(), min(10, int(m.sum()) - 1))[0] for v, b, m in zip(held.x0, B, mask)]
-    return dict(generator_scale=float((B.square().sum() / held.x0.square().sum()).sqrt()), generator_knn10=sum(got) / len(got))
+    got = [knn_recall(v[m].double().numpy(), b[m].double().numpy(), min(10, int(m.sum()) - 1))[0]
+           for v, b, m in zip(held.x0, B, mask)]
+    return dict(generator_scale=float((B.square().sum() / held.x0.square().sum()).sqrt()),
+                generator_knn10=sum(got) / len(got))
 
 # %% ../../../nbs/cases/st/03_failure.ipynb #49849cf7
 def looked_at(
@@ -184,7 +217,9 @@ def looked_at(
     refit = [round(r["scale_r"], 4) for r in scale_table(S, held, [s * .16 / ORIGINAL_FIT for s in SIGMAS], knn=False)]
     out = {k: [round(r[k], 4) for r in table] for k in ("scale_r", "trace_r", "fx_ratio", "F_mse", "hidden")}
     worst = max(abs(a - b) for a, b in zip(out["scale_r"], ORIGINAL_SCALE))
-    return out | _generator(S, held) | dict(rms_to_original=rms_to_original(out["scale_r"]), worst_to_original=worst, refit=refit, rms_refit=rms_to_original(refit), knn10=loop["knn10"], chance=loop["chance"], loop_scale=loop["scale"], trace=loop["trace"])
+    return out | _generator(S, held) | dict(rms_to_original=rms_to_original(out["scale_r"]), worst_to_original=worst,
+                                            refit=refit, rms_refit=rms_to_original(refit), knn10=loop["knn10"],
+                                            chance=loop["chance"], loop_scale=loop["scale"], trace=loop["trace"])
 
 # %% ../../../nbs/cases/st/03_failure.ipynb #059545f5
 def card_of(
@@ -194,11 +229,19 @@ def card_of(
     title: str = "a run of case st", # of the card
 ) -> Card:
     "The run as a card for the doctor."
-    v = {"card.title": title, "model.sigma_data": s.sigma_data, "model.parametrisation": "edm", "noise.model": "centred", "data.dims": s.dim, "data.live_dims": 2, "data.symmetry": "none" if s.frame == "slide" else "o2",
-         "data.n_points": [float(n) for n in size], "sigma_dist.kind": "lognormal", "sigma_dist.P_mean": s.P_mean, "sigma_dist.P_std": s.P_std, "loss.weight": "edm", "loss.normaliser": s.normaliser,
-         "logged.scale.sigma": list(SIGMAS), "logged.scale.scale_r": row["scale_r"], "logged.scale.trace_r": row["trace_r"], "logged.scale.fx_ratio": row["fx_ratio"], "logged.values.knn10": row["knn10"]}
-    if s.boost_above < math.inf: v |= {"loss.boost_above": s.boost_above, "loss.boost_power": s.boost_power, "loss.boost_factor": s.boost_factor}
-    if s.curriculum: v |= {"curriculum.caps": list(s.curriculum.caps), "curriculum.scale_r": list(s.curriculum.scale_r), "curriculum.trace_r": list(s.curriculum.trace_r)}
+    v = {"card.title": title, "model.sigma_data": s.sigma_data, "model.parametrisation": "edm",
+         "noise.model": "centred", "data.dims": s.dim, "data.live_dims": 2,
+         "data.symmetry": "none" if s.frame == "slide" else "o2", "data.n_points": [float(n) for n in size],
+         "sigma_dist.kind": "lognormal", "sigma_dist.P_mean": s.P_mean, "sigma_dist.P_std": s.P_std,
+         "loss.weight": "edm", "loss.normaliser": s.normaliser, "logged.scale.sigma": list(SIGMAS),
+         "logged.scale.scale_r": row["scale_r"], "logged.scale.trace_r": row["trace_r"],
+         "logged.scale.fx_ratio": row["fx_ratio"], "logged.values.knn10": row["knn10"]}
+    if s.boost_above < math.inf:
+        v |= {"loss.boost_above": s.boost_above, "loss.boost_power": s.boost_power,
+              "loss.boost_factor": s.boost_factor}
+    if s.curriculum:
+        v |= {"curriculum.caps": list(s.curriculum.caps), "curriculum.scale_r": list(s.curriculum.scale_r),
+              "curriculum.trace_r": list(s.curriculum.trace_r)}
     return Card(v | ({"clamp.max_log": s.clamp} if s.clamp else {}), title)
 
 # %% ../../../nbs/cases/st/03_failure.ipynb #94135b86
@@ -221,7 +264,8 @@ class Discs:
     sigma_data: float = .149 # standard deviation of a coordinate
     genes: int = 64 # waves
     seed: int = 0 # of the waves
-    def draw(self, b: int, gen: torch.Generator) -> tuple[Tensor, Tensor]: # b: sets; target `b n 2` and expression `b n genes`
+    # b: sets; target `b n 2` and expression `b n genes`
+    def draw(self, b: int, gen: torch.Generator) -> tuple[Tensor, Tensor]:
         g, u = rng(self.seed, "genes"), torch.randn(b, self.n, 2, generator=gen)
         wave, phase = 4 * torch.randn(2, self.genes, generator=g), 2 * math.pi * torch.rand(self.genes, generator=g)
         u = u / u.norm(dim=-1, keepdim=True) * torch.rand(b, self.n, 1, generator=gen).sqrt()
@@ -253,8 +297,12 @@ def train_discs(
         A = D(x0 + s[:, None, None] * Centred().sample(x0, g), s, dict(context=Z))
         V = turned_onto(x0, A, torch.ones(A.shape[:2], dtype=torch.bool)) if aligned else x0
         loss = D.f_error(A - V, s).square().mean()
-        for symmetry in opt.param_groups: symmetry["lr"] = lr * min(1., (i + 1) / 100) * (1 + math.cos(math.pi * i / steps)) / 2
-        opt.zero_grad(); loss.backward(); opt.step(); ema.update()
+        for symmetry in opt.param_groups:
+            symmetry["lr"] = lr * min(1., (i + 1) / 100) * (1 + math.cos(math.pi * i / steps)) / 2
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        ema.update()
         tell(i + 1, loss.item())
     return ema.D.eval()
 
@@ -274,8 +322,11 @@ def disc_curves(
     for s in sigmas:
         x = x0 + s * eps
         M = x0.double().mT @ x.double() / s**2
-        said = dict(net=torch.cat([D(a, s, dict(context=z)) for a, z in zip(x.split(50), Z.split(50))]), null=ZeroOutput(discs.sigma_data)(x, s), **{k: (x0.double() @ SYMMETRIES[k].mean(M)[1]).float() for k in ("o2", "signs")})
+        said = dict(net=torch.cat([D(a, s, dict(context=z)) for a, z in zip(x.split(50), Z.split(50))]),
+                    null=ZeroOutput(discs.sigma_data)(x, s), **{k: (x0.double() @ SYMMETRIES[k].mean(M)[1]).float()
+                                                                for k in ("o2", "signs")})
         for k, A in said.items():
             row = out.setdefault(k, dict(scale_r=[], mse=[]))
-            row["scale_r"].append(float((A.square().mean() / size).sqrt())); row["mse"].append(float((A - x0).square().mean() / size))
+            row["scale_r"].append(float((A.square().mean() / size).sqrt()))
+            row["mse"].append(float((A - x0).square().mean() / size))
     return out

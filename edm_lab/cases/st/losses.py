@@ -21,7 +21,9 @@ from ...core import LabError, centre, masked_mean, sigma_like
 from ...model_checks.equivariance import align
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #84aec5d3
-WEIGHTS = dict(score=16., gram=2., gram_scale=2., out_scale=2., gram_learn=2., knn_scale=.2, knn_nca=2., edge=4., gen_align=10., gen_scale=10., subspace=.5, ctx_edge=.05) # section 11 of the seed
+# section 11 of the seed
+WEIGHTS = dict(score=16., gram=2., gram_scale=2., out_scale=2., gram_learn=2., knn_scale=.2, knn_nca=2., edge=4.,
+               gen_align=10., gen_scale=10., subspace=.5, ctx_edge=.05)
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #c0ec3221
 def rms(
@@ -67,12 +69,16 @@ def log_scale(
     return (size.clamp_min(1e-12) / true).log()**2
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #3dfb7fcb
-def gram_scale(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], form: Callable = relative_scale) -> Float[Tensor, " b"]: # `form` of the two traces
+# `form` of the two traces
+def gram_scale(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"],
+               form: Callable = relative_scale) -> Float[Tensor, " b"]:
     "A scale loss of the traces tr G_A and tr G_V, which are mean squares."
     return form(rms(centre(A, mask), mask)**2, rms(V, mask)**2)
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #0aa9cef8
-def out_scale(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], form: Callable = relative_scale) -> Float[Tensor, " b"]: # `form` of the two root mean squares
+# `form` of the two root mean squares
+def out_scale(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"],
+              form: Callable = relative_scale) -> Float[Tensor, " b"]:
     "A scale loss of the root mean squares of the raw answer."
     return form(rms(A, mask), rms(V, mask))
 
@@ -98,13 +104,17 @@ def _edges(V, near):
 def _edge_mean(v, real): return torch.where(real, v, 0).sum((1, 2)) / real.sum((1, 2)).clamp_min(1)
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #3ac96c64
-def edge_loss(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], k: int = 12) -> Float[Tensor, " b"]: # k: neighbours; data units squared
+# k: neighbours; data units squared
+def edge_loss(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"],
+              k: int = 12) -> Float[Tensor, " b"]:
     "Mean squared error of the lengths of the true neighbour edges."
     near, real = neighbours(V, mask, k)
     return _edge_mean((_edges(A, near).clamp_min(1e-24).sqrt() - _edges(V, near).clamp_min(1e-24).sqrt())**2, real)
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #606b3f77
-def nca_loss(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], k: int = 10, k_tau: int = 15) -> Float[Tensor, " b"]: # k: neighbours; k_tau: whose squared distance is tau; nats
+# k: neighbours; k_tau: whose squared distance is tau; nats
+def nca_loss(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], k: int = 10,
+             k_tau: int = 15) -> Float[Tensor, " b"]:
     "Minus the log probability that a softmax over the answer's distances gives to the true neighbours."
     near, real = neighbours(V, mask, k)
     far, there = neighbours(V, mask, k_tau)
@@ -115,7 +125,9 @@ def nca_loss(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Te
     return -torch.where(mask, found, 0).sum(1) / mask.sum(1).clamp_min(1)
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #ee63e8de
-def knn_scale(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], k: int = 10) -> Float[Tensor, " b"]: # k: neighbours; data units squared
+# k: neighbours; data units squared
+def knn_scale(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"],
+              k: int = 10) -> Float[Tensor, " b"]:
     "Squared difference of the median lengths of neighbour edges, each in its own arrangement."
     def median(x):
         near, real = neighbours(x, mask, k)
@@ -123,17 +135,22 @@ def knn_scale(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[T
     return (median(A) - median(V))**2
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #0fc197bb
-def gram_learn(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], x: Float[Tensor, "b n d"], c_skip: Float[Tensor, " b"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]: # x: the noisy set; c_skip: its coefficient
+# x: the noisy set; c_skip: its coefficient
+def gram_learn(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], x: Float[Tensor, "b n d"],
+               c_skip: Float[Tensor, " b"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
     "Gram loss of the learned part, A - c_skip x, against what it should be, V - c_skip x."
     skip = sigma_like(c_skip, x) * centre(x, mask)
     return gram_loss(A - skip, V - skip, mask)
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #993f8a14
-def subspace_loss(A: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], k: int = 2) -> Float[Tensor, " b"]: # k: directions that may live
+# k: directions that may live
+def subspace_loss(A: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"], k: int = 2) -> Float[Tensor, " b"]:
     "Share of the variance outside the k largest principal directions."
     A = centre(A, mask)
     lam = torch.linalg.eigvalsh(A.mT @ A)
-    return lam[:, :-k].clamp_min(0).sum(1) / lam.sum(1).clamp_min(1e-24) if A.shape[-1] > k else torch.zeros_like(lam[:, 0])
+    return lam[:,
+               :-k].clamp_min(0).sum(1) / lam.sum(1).clamp_min(1e-24) if A.shape[-1] > k else torch.zeros_like(lam[:,
+                                                                                                                   0])
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #0e88ce06
 def turned_onto(
@@ -148,12 +165,15 @@ def turned_onto(
         return (v @ align(v, a, "o3" if reflect else "so3")).to(A.dtype)
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #cce904c4
-def align_loss(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]: # data units squared
+# data units squared
+def align_loss(A: Float[Tensor, "b n d"], V: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
     "Mean squared error after turning the target onto the answer."
     return masked_mean((centre(A, mask) - turned_onto(V, A, mask))**2, mask).mean(1)
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #505625a7
-def invariance_loss(A: Float[Tensor, "b n d"], B: Float[Tensor, "b n d"], core: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]: # B: the answer in other company; core: points in both; data units squared
+# B: the answer in other company; core: points in both; data units squared
+def invariance_loss(A: Float[Tensor, "b n d"], B: Float[Tensor, "b n d"],
+                    core: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
     "Mean squared difference of the distances between core points."
     pair = core[:, :, None] & core[:, None] & ~torch.eye(A.shape[1], dtype=torch.bool, device=A.device)
     diff = ((torch.cdist(A, A) - torch.cdist(B, B))**2).masked_fill(~pair, 0)
@@ -192,7 +212,8 @@ class Gate:
                  warmup: int = 200, # steps in which all pass
                  every: int = 50, # steps between two moves of the threshold
                  reservoir: int = 8192): # scores that are remembered
-        if mode not in ("low", "high") or not 0 < rate <= 1: raise LabError("gate", f"rate {rate}, mode {mode!r}", "a rate between 0 and 1, mode low or high")
+        if mode not in ("low", "high") or not 0 < rate <= 1:
+            raise LabError("gate", f"rate {rate}, mode {mode!r}", "a rate between 0 and 1, mode low or high")
         self.rate, self.mode, self.warmup, self.every, self.step = rate, mode, warmup, every, 0
         self.scores, self.threshold, self.passed, self.seen = deque(maxlen=reservoir), None, 0, 0
     def __call__(self, score: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
@@ -201,12 +222,15 @@ class Gate:
         if self.step % self.every == 0 or self.threshold is None:
             q = torch.tensor(self.scores).quantile(self.rate if self.mode == "low" else 1 - self.rate).item()
             self.threshold = q if self.threshold is None else .9 * self.threshold + .1 * q
-        open_ = torch.ones_like(score, dtype=torch.bool) if self.step <= self.warmup else score <= self.threshold if self.mode == "low" else score >= self.threshold
+        open_ = (torch.ones_like(score, dtype=torch.bool) if self.step <= self.warmup else score <= self.threshold
+                 if self.mode == "low" else score >= self.threshold)
         self.passed, self.seen = self.passed + int(open_.sum()), self.seen + len(score)
         return open_
     @property
     def pass_rate(self) -> float: return self.passed / max(self.seen, 1)
-    def state_dict(self): return dict(step=self.step, scores=list(self.scores), threshold=self.threshold, passed=self.passed, seen=self.seen)
+    def state_dict(self):
+        return dict(step=self.step, scores=list(self.scores), threshold=self.threshold, passed=self.passed,
+                    seen=self.seen)
     def load_state_dict(self, s):
         self.scores = deque(s["scores"], maxlen=self.scores.maxlen)
         self.step, self.threshold, self.passed, self.seen = s["step"], s["threshold"], s["passed"], s["seen"]

@@ -27,7 +27,8 @@ class ContextEncoder(nn.Module):
         self.inp = nn.Linear(k, width)
         self.blocks, self.norm = nn.ModuleList(ISAB(width, heads, inducing) for _ in range(depth)), nn.LayerNorm(width)
     def forward(self, Z: Float[Tensor, " b n k"], mask: Bool[Tensor, " b n"]) -> Float[Tensor, " b n e"]:
-        if Z.shape[-1] != self.inp.in_features: raise LabError("cond['context']", f"{Z.shape[-1]} features a cell", self.inp.in_features)
+        if Z.shape[-1] != self.inp.in_features:
+            raise LabError("cond['context']", f"{Z.shape[-1]} features a cell", self.inp.in_features)
         H = torch.where(mask[..., None], self.inp(torch.where(mask[..., None], Z, 0)), 0)
         for block in self.blocks: H = block(H, mask)
         return torch.where(mask[..., None], self.norm(H), 0)
@@ -62,15 +63,19 @@ class TissueNet(nn.Module):
                  angles: bool | float = .3, # angle features up to this level; False: none
                  self_cond: bool = True): # an input for an earlier answer
         super().__init__()
-        self.encoder, self.generator = ContextEncoder(k, width, 3, heads, inducing), Generator(width, d, 2, heads, inducing)
-        self.score = SetNet(d, width, depth, heads, inducing, context=width, bias=bias, angles=angles, self_cond=self_cond, centred=True)
+        self.encoder, self.generator = ContextEncoder(k, width, 3, heads,
+                                                      inducing), Generator(width, d, 2, heads, inducing)
+        self.score = SetNet(d, width, depth, heads, inducing, context=width, bias=bias, angles=angles,
+                            self_cond=self_cond, centred=True)
         self.wants_raw = self.score.wants_raw
     def encode(self, cond: dict) -> Float[Tensor, " b n e"]:
         "The context H of cond['context'] and cond['mask']."
         if cond.get("context") is None: raise LabError("cond['context']", "nothing", "features of the cells, b n k")
         mask = cond.get("mask")
-        return self.encoder(cond["context"], torch.ones(cond["context"].shape[:2], dtype=torch.bool, device=cond["context"].device) if mask is None else mask)
-    def forward(self, x_in: Float[Tensor, " b n d"], c_noise: Float[Tensor, " b"], cond: dict | None = None) -> Float[Tensor, " b n d"]:
+        return self.encoder(cond["context"], torch.ones(cond["context"].shape[:2], dtype=torch.bool,
+                                                        device=cond["context"].device) if mask is None else mask)
+    def forward(self, x_in: Float[Tensor, " b n d"], c_noise: Float[Tensor, " b"],
+                cond: dict | None = None) -> Float[Tensor, " b n d"]:
         cond = cond or {}
         H = cond["H"] if cond.get("H") is not None else self.encode(cond)
         return self.score(x_in, c_noise, {k: v for k, v in cond.items() if k not in ("H", "context")} | {"context": H})

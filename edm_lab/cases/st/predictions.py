@@ -95,8 +95,11 @@ def all_scores(
 ) -> dict: # heldout, one_sample, baselines, ceiling, calibration
     "The scores of an answer and of its rivals on the held-out cells."
     p, base = m.p, baselines(m.p, seed)
-    hypotheses = {k: _named(base[k]) for k in ("ridge", "expr_knn", "chance")} | dict(reference=named_scores(p, m.base[p.held]))
-    return dict(heldout=named_scores(p, a.coordinates[p.held]), one_sample=named_scores(p, m.sample(p.held, seed_of(seed, "one"))), baselines=hypotheses, ceiling=_named(base["ceiling"]), calibration=calibration(p, a))
+    baselines = {k: _named(base[k]) for k in ("ridge", "expr_knn",
+                                               "chance")} | dict(reference=named_scores(p, m.base[p.held]))
+    return dict(heldout=named_scores(p, a.coordinates[p.held]),
+                one_sample=named_scores(p, m.sample(p.held, seed_of(seed, "one"))), baselines=baselines,
+                ceiling=_named(base["ceiling"]), calibration=calibration(p, a))
 
 # %% ../../../nbs/cases/st/06a_predictions.ipynb #39f19ce0
 def about_data(
@@ -105,7 +108,8 @@ def about_data(
 ) -> dict: # source, cells, genes, unit, sections, train, held, unplaced
     "The data in numbers."
     t, n = p.tissue, {k: int((a.split == k).sum()) for k in ("train", "held", "unplaced")}
-    return dict(source=t.source or "tissue", cells=len(t), genes=len(t.genes), unit=t.unit, sections={str(s): int((t.section == s).sum()) for s in p.sections}, **n)
+    return dict(source=t.source or "tissue", cells=len(t), genes=len(t.genes), unit=t.unit,
+                sections={str(s): int((t.section == s).sum()) for s in p.sections}, **n)
 
 # %% ../../../nbs/cases/st/06a_predictions.ipynb #da206ed1
 def size_panel(
@@ -118,8 +122,14 @@ def size_panel(
     s = sd * torch.logspace(math.log10(.02), math.log10(17), 9)
     ours = [r["scale_r"] for r in scale_table(m.S, held, s.tolist(), knn=False)]
     var = (held.x0**2).sum((0, 1)) / held.mask.sum()
-    return Panel("How much does the denoiser dare to say?", "Size of the answer over that of the truth, on residuals of held-out cells. What expression cannot tell is rightly left out at high noise; an answer on the grey lines (they lie on each other where residuals are alike in both directions) says nothing that the noisy input does not say itself.",
-                 [Curve("the denoiser", s.tolist(), ours), Curve("null, F_x = 0", s.tolist(), zero_output_scale(s, sd).tolist(), "null"), Curve("Wiener", s.tolist(), wiener_scale(s, var).tolist(), "wiener")],
+    return Panel("How much does the denoiser dare to say?", "Size of the answer over that of the truth, on residuals "
+                 "of held-out cells. What expression cannot tell is rightly left out at high noise; an answer on the "
+                 "grey lines (they lie on each other where residuals are alike in both directions) says nothing that "
+                 "the noisy input does not say itself.", [Curve("the denoiser", s.tolist(), ours),
+                                                          Curve("null, F_x = 0", s.tolist(),
+                                                                zero_output_scale(s, sd).tolist(), "null"),
+                                                          Curve("Wiener", s.tolist(), wiener_scale(s, var).tolist(),
+                                                                "wiener")],
                  xlabel="noise level σ (radii of the section)", ylabel="scale_r", ylim=(0, 1.1))
 
 # %% ../../../nbs/cases/st/06a_predictions.ipynb #1bdb641e
@@ -127,12 +137,14 @@ def _hue(y) -> np.ndarray: # n 3, between 0 and 1
     "A colour for a place: hue from the angle, paler towards the middle."
     from matplotlib.colors import hsv_to_rgb
     r = np.linalg.norm(y, axis=1)
-    return hsv_to_rgb(np.stack([(np.arctan2(y[:, 1], y[:, 0]) / (2 * np.pi)) % 1, (r / 1.2).clip(.15, 1), np.full(len(y), .85)], 1))
+    return hsv_to_rgb(np.stack([(np.arctan2(y[:, 1], y[:, 0]) / (2 * np.pi)) % 1, (r / 1.2).clip(.15, 1),
+                                np.full(len(y), .85)], 1))
 
 # %% ../../../nbs/cases/st/06a_predictions.ipynb #c6fa0e58
 def _types(t) -> tuple[str, np.ndarray] | None: # name of the column, number of each cell's type
     "A column of obs that looks like types."
-    for k in ("cell_type", "celltype", "cell_types", "type", "annotation", "cluster", "clusters", "leiden", "region", "layer"):
+    for k in ("cell_type", "celltype", "cell_types", "type", "annotation", "cluster", "clusters", "leiden", "region",
+              "layer"):
         v = np.asarray(t.obs[k]).astype(str) if k in t.obs else np.array([])
         if 2 <= len(set(v)) <= 20: return k, np.unique(v, return_inverse=True)[1]
     return None
@@ -146,26 +158,35 @@ def tissue_figure(
 ): # a figure: true, predicted, and, by place, confidence
     "One section, true and predicted side by side."
     s, t, home = section, p.tissue, a.home[section]
-    i, seen = np.flatnonzero((t.section == s) & (a.split != "train")), np.flatnonzero((t.section == home) & (a.split == "train"))
+    i, seen = np.flatnonzero((t.section == s) & (a.split != "train")), np.flatnonzero((t.section == home)
+                                                                                      & (a.split == "train"))
     known, truth = t.placed[i], np.where(np.isfinite(p.y[i]), p.y[i], a.coordinates[i])
     from matplotlib import colormaps
     colour = _hue(truth) if by == "place" else colormaps["tab20"](_types(t)[1][i] / 19.99)
     fig, axs = figure(3 if by == "place" else 2, width=2.5, height=2.7)
     dot = dict(s=max(2., min(10., 4000 / max(len(i), 1))), lw=0, antialiased=False)
-    for ax, what, y, keep in zip(axs, ("true", "predicted", "confidence"), (p.y[i], a.coordinates[i], a.coordinates[i]), (known, known | True, known | True)):
+    for ax, what, y, keep in zip(axs, ("true", "predicted", "confidence"),
+                                 (p.y[i], a.coordinates[i], a.coordinates[i]), (known, known | True, known | True)):
         ax.scatter(*p.y[seen].T, s=2, color=".8", lw=0, antialiased=False)
-        if keep.any(): dots = ax.scatter(*y[keep].T, **dot, **(dict(c=a.confidence[i]) if what == "confidence" else dict(c=colour[keep])))
+        if keep.any():
+            dots = ax.scatter(*y[keep].T, **dot, **(dict(c=a.confidence[i]) if what == "confidence"
+                                                    else dict(c=colour[keep])))
         else: ax.text(.5, .5, "not known", transform=ax.transAxes, ha="center")
         ax.set_title(f"{what}" + (f", by {by}" if what == "true" else ""), fontsize=9)
-        ax.set_aspect("equal"); ax.set_axis_off()
+        ax.set_aspect("equal")
+        ax.set_axis_off()
     if by == "place": fig.colorbar(dots, ax=axs[2], shrink=.6)
     span = p.y[seen] if not known.any() else np.r_[p.y[seen], p.y[i][known]]
-    for ax in axs: ax.set(xlim=(span[:, 0].min() - .15, span[:, 0].max() + .15), ylim=(span[:, 1].min() - .15, span[:, 1].max() + .15))
+    for ax in axs:
+        ax.set(xlim=(span[:, 0].min() - .15, span[:, 0].max() + .15),
+               ylim=(span[:, 1].min() - .15, span[:, 1].max() + .15))
     return fig
 
 # %% ../../../nbs/cases/st/06a_predictions.ipynb #2e592e0c
-_COLUMNS = dict(knn10_recall="kNN@10", spearman="Spearman", pearson="Pearson", trustworthiness="trustworthiness", scale_ratio="scale", rmsd_aligned="distance")
-_ROWS = dict(heldout="this run", one_sample="one sample of it", reference="lookup with a local line", ridge="ridge regression", expr_knn="expression-kNN", chance="chance", ceiling="ceiling of a lookup")
+_COLUMNS = dict(knn10_recall="kNN@10", spearman="Spearman", pearson="Pearson", trustworthiness="trustworthiness",
+                scale_ratio="scale", rmsd_aligned="distance")
+_ROWS = dict(heldout="this run", one_sample="one sample of it", reference="lookup with a local line",
+             ridge="ridge regression", expr_knn="expression-kNN", chance="chance", ceiling="ceiling of a lookup")
 
 # %% ../../../nbs/cases/st/06a_predictions.ipynb #e604e6bd
 def _scores_of(metrics) -> dict[str, dict]: # row of the table -> its scores
@@ -175,8 +196,11 @@ def _scores_of(metrics) -> dict[str, dict]: # row of the table -> its scores
 # %% ../../../nbs/cases/st/06a_predictions.ipynb #c7c8226b
 def _table_html(metrics) -> str:
     head = "".join(f'<th class="n">{v}</th>' for v in _COLUMNS.values())
-    rows = "".join(f"<tr><td>{name}</td>" + "".join(f'<td class="n" title="{v}">{s[k]:.3f}</td>' for k, v in _COLUMNS.items()) + "</tr>" for name, s in _scores_of(metrics).items())
-    return f'<div class="wide"><table><thead><tr><th>held-out cells</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    rows = "".join(f"<tr><td>{name}</td>" + "".join(f'<td class="n" title="{v}">{s[k]:.3f}</td>'
+                                                    for k, v in _COLUMNS.items()) + "</tr>"
+                   for name, s in _scores_of(metrics).items())
+    return (f'<div class="wide"><table><thead><tr><th>held-out '
+            f'cells</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>')
 
 # %% ../../../nbs/cases/st/06a_predictions.ipynb #fd64941c
 def run_page(
@@ -189,14 +213,23 @@ def run_page(
     "The self-contained report of a run: pictures, curve, table, and what the doctor says."
     d, types = metrics["data"], _types(p.tissue)
     shown = p.sections[:6]
-    white_noise_rows = "".join(f"<h3>{html.escape(s)}</h3>" + "".join(picture_html(png(tissue_figure(p, a, s, by), dpi=110), f"{s}: true and predicted places, by {by}", f"{d['sections'][s]} cells. Coloured by {'true place' if by == 'place' else types[0]}; training cells grey.", "52rem")
-                                                              for by in ["place"] + ["type"] * (types is not None)) for s in shown)
-    more = f"<p>{len(p.sections) - len(shown)} more sections are in the file.</p>" if len(p.sections) > len(shown) else ""
+    pictures = ("".join(f"<h3>{html.escape(s)}</h3>"
+                        + "".join(picture_html(png(tissue_figure(p, a, s, by), dpi=110), f"{s}: true and predicted "
+                                               f"places, by {by}", f"{d['sections'][s]} cells. Coloured by "
+                                               f"{'true place' if by == 'place' else types[0]}; training cells grey.",
+                                               "52rem") for by in ["place"] + ["type"] * (types is not None))
+                        for s in shown))
+    more = (f"<p>{len(p.sections) - len(shown)} more sections are in the file.</p>"
+            if len(p.sections) > len(shown) else "")
     c = metrics["calibration"]
-    body = (f"<section><h2>Held-out cells</h2>{_table_html(metrics)}<p>Scale is the size of the answer over that of the truth; distance is in radii of the section, after the best rotation. "
-            f"The error is {c['error_over_uncertainty']:.2f} times the doubt, and their ranks correlate by {c['rank']:.2f}.</p></section>"
-            f"<section><h2>True and predicted tissue</h2>{white_noise_rows}{more}</section><section><h2>The curve of the denoiser</h2><div class=\"figs\">{figure_html(curve)}</div></section>" + section_html(r))
-    return page_html("edm_lab: run of st", "Where are the cells?", f"{d['source']}: {d['cells']:,} cells, {d['genes']:,} genes. {d['train']:,} cells were learned from; {d['held']:,} were set aside and are the only ones scored; {d['unplaced']:,} have no place of their own.", body)
+    body = (f"<section><h2>Held-out cells</h2>{_table_html(metrics)}<p>Scale is the size of the answer over that of "
+            f"the truth; distance is in radii of the section, after the best rotation. " f"The error is "
+            f"{c['error_over_uncertainty']:.2f} times the doubt, and their ranks correlate by "
+            f"{c['rank']:.2f}.</p></section>"
+            f"<section><h2>True and predicted tissue</h2>{pictures}{more}</section><section><h2>The curve of the denoiser</h2><div class=\"figs\">{figure_html(curve)}</div></section>" + section_html(r))
+    return page_html("edm_lab: run of st", "Where are the cells?", f"{d['source']}: {d['cells']:,} cells, "
+                     f"{d['genes']:,} genes. {d['train']:,} cells were learned from; {d['held']:,} were set aside and "
+                     f"are the only ones scored; {d['unplaced']:,} have no place of their own.", body)
 
 # %% ../../../nbs/cases/st/06a_predictions.ipynb #4be05363
 def summary(
@@ -207,5 +240,7 @@ def summary(
     d, width = metrics["data"], max(map(len, _ROWS.values())) + 2
     head = " " * width + "".join(f"{v:>17}" for v in _COLUMNS.values())
     rows = [f"{name:{width}}" + "".join(f"{s[k]:17.3f}" for k in _COLUMNS) for name, s in _scores_of(metrics).items()]
-    return "\n".join([f"{d['source']}: {d['cells']} cells, {d['genes']} genes; {d['train']} learned from, {d['held']} held out, {d['unplaced']} without places", "", head, *rows, "",
-                      f"Verdict: {metrics['verdict']}", f"{Path(out) / 'report.html'}, tissue.h5ad, metrics.json; {metrics['seconds']:.0f} s"])
+    return "\n".join([f"{d['source']}: {d['cells']} cells, {d['genes']} genes; {d['train']} learned from, {d['held']} "
+                      f"held out, {d['unplaced']} without places", "", head, *rows, "",
+                      f"Verdict: {metrics['verdict']}", f"{Path(out) / 'report.html'}, tissue.h5ad, metrics.json; "
+                      f"{metrics['seconds']:.0f} s"])

@@ -42,7 +42,8 @@ def predict_from_reference(
     own: bool = False, # the askers are the reference itself, in order: each is left out of its own answer
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # places `n 2`; spread of the neighbours' places `n`; log distance to the nearest in features `n`
     "Where the cells that look like these are."
-    if not 0 < k < len(Z_ref) - own: raise LabError("k", k, f"from 1 to {len(Z_ref) - own - 1}, fewer than the reference cells")
+    if not 0 < k < len(Z_ref) - own:
+        raise LabError("k", k, f"from 1 to {len(Z_ref) - own - 1}, fewer than the reference cells")
     d, i = cKDTree(Z_ref).query(Z, k + own)
     d, i = _others(d, i) if own else (d.reshape(len(Z), k), i.reshape(len(Z), k))
     w = np.exp(-2 * (d / np.maximum(d[:, -1:], 1e-12))**2)
@@ -71,9 +72,11 @@ def _line(X, T, x, ridge):
 class Reference:
     "The reference's answer for every cell of a tissue, and what a model is told about it."
     base: np.ndarray # b, units of the section's radius, `n 2`
-    features: np.ndarray # expression, all candidates' answers, spreads and distances; mean 0 and spread 1 over training cells, `n f`
+    # expression, all candidates' answers, spreads and distances; mean 0 and spread 1 over training cells, `n f`
+    features: np.ndarray
     lookup: tuple[int, bool] # k, and whether a line
-    errors: dict[tuple[int, bool], float] # leave-one-out error of each candidate: root mean square over cells of the distance, units of the radius
+    # leave-one-out error of each candidate: root mean square over cells of the distance, units of the radius
+    errors: dict[tuple[int, bool], float]
     home: dict[str, str] # section -> the training section that it asks
 
 # %% ../../../nbs/cases/st/05a_reference.ipynb #95046d5a
@@ -87,9 +90,11 @@ def reference(
     said = {c: _everyone(p, home, *c) for c in every}
     errors = {c: float(np.sqrt(((said[c][0] - p.y)[p.train]**2).sum(1).mean())) for c in every}
     best = min(errors, key=errors.get)
-    X = np.concatenate([p.Z] + [said[c][0] for c in every] + [np.stack([said[k, False][1] for k in ks] + [said[ks[0], False][2]], 1)], 1)
+    X = np.concatenate([p.Z] + [said[c][0] for c in every]
+                       + [np.stack([said[k, False][1] for k in ks] + [said[ks[0], False][2]], 1)], 1)
     m, s = X[p.train].mean(0), X[p.train].std(0)
-    return Reference(said[best][0], ((X - m) / np.maximum(s, 1e-6)).astype(np.float32), best, errors, {str(k): str(v) for k, v in home.items()})
+    return Reference(said[best][0], ((X - m) / np.maximum(s, 1e-6)).astype(np.float32), best, errors,
+                     {str(k): str(v) for k, v in home.items()})
 
 # %% ../../../nbs/cases/st/05a_reference.ipynb #361a2806
 def _homes(p):
@@ -97,7 +102,8 @@ def _homes(p):
     at, Z = p.tissue.section, p.Z.astype(float)
     trained = list(dict.fromkeys(at[p.train]))
     trees = {s: cKDTree(Z[p.train[at[p.train] == s]]) for s in trained}
-    return {s: s if s in trees else min(trained, key=lambda r: np.median(trees[r].query(Z[at == s])[0])) for s in p.sections}
+    return {s: s if s in trees else min(trained, key=lambda r: np.median(trees[r].query(Z[at == s])[0]))
+            for s in p.sections}
 
 # %% ../../../nbs/cases/st/05a_reference.ipynb #92f6d43a
 def _everyone(p, home, k, line):
@@ -137,16 +143,19 @@ class Placer:
     def base(self) -> np.ndarray: return self.ref.base
     @property
     def grid(self) -> Tensor: return karras(self.steps, .02 * float(self.S.sigma_data), 17 * float(self.S.sigma_data)) # levels, units of the radius
-    def sample(self, cells: np.ndarray, seed: int = 0) -> np.ndarray: # `n 2`, units of the radius, in the frame of the section that was asked
+    # `n 2`, units of the radius, in the frame of the section that was asked
+    def sample(self, cells: np.ndarray, seed: int = 0) -> np.ndarray:
         "One open-loop sample of the places of some cells."
         return self.base[cells] + _residuals(self, np.asarray(cells), seed)
     def place(self, cells: np.ndarray, samples: int = 8, seed: int = 0) -> Whole: # places in the order of `cells`
         "The mean of several samples, and how far each cell is in doubt."
         x = np.stack([self.sample(cells, seed_of(seed, "place", i)) for i in range(samples)])
-        return Whole(x.mean(0), self.factor * np.sqrt(x.var(0, ddof=1).mean(1)) if samples > 1 else np.full(len(cells), np.nan))
+        return Whole(x.mean(0), self.factor * np.sqrt(x.var(0, ddof=1).mean(1)) if samples > 1
+                     else np.full(len(cells), np.nan))
     def rows(self, cells: np.ndarray, n: int = 64, seed: int = 0) -> Rows: # x0: residuals, centred; cond: context
         "Sets of some cells, with places, as rows."
-        return batch(_sets(self.p, self.ref.features, self.p.y - self.base, cells, (64, 64), self.seed).rows(), n, seed_of(seed, "rows"), 0)
+        return batch(_sets(self.p, self.ref.features, self.p.y - self.base, cells, (64, 64), self.seed).rows(), n,
+                     seed_of(seed, "rows"), 0)
 
 # %% ../../../nbs/cases/st/05a_reference.ipynb #ebd98ab3
 @torch.no_grad()
@@ -158,7 +167,8 @@ def _residuals(m, cells, seed, most=512):
         here = here[torch.randperm(len(here), generator=rng(seed, "deal", str(s))).numpy()]
         for j, part in enumerate(np.array_split(here, -(-len(here) // most))):
             mask = torch.ones(1, len(part), dtype=torch.bool)
-            cond = dict(mask=mask, H=net.encode(dict(context=torch.as_tensor(m.ref.features[cells[part]])[None], mask=mask)))
+            cond = dict(mask=mask, H=net.encode(dict(context=torch.as_tensor(m.ref.features[cells[part]])[None],
+                                                     mask=mask)))
             x = start(m.grid, torch.zeros(1, len(part), 2), Centred(mask), rng(seed, "residual", str(s), j))
             for step in euler(Carried(m.S), x, m.grid, cond): x = step.x
             out[part] = x[0].double().numpy()
@@ -186,9 +196,12 @@ def train_placer(
     torch.manual_seed(seed_of(seed, "weights") % 2**31)
     D = Precond(TissueNet(ref.features.shape[1], 2, width, 2, 4, 16, bias=False, angles=False), sd)
     s = healthy(sigma_data=sd, lr=2e-3, weights=dict(score=1.))
-    def blur(cond, gen): return cond | dict(context=cond["context"] + noise * torch.randn(cond["context"].shape, generator=gen))
+    def blur(cond, gen):
+        return cond | dict(context=cond["context"] + noise * torch.randn(cond["context"].shape, generator=gen))
     r = None
-    for r in train_system(D, _sets(p, ref.features, R, fit, size, seed).rows(), s, steps=steps, batch_size=batch_size, seed=seed, corrupt=blur, out=out, ckpt_every=ckpt_every): tell(r)
+    for r in train_system(D, _sets(p, ref.features, R, fit, size, seed).rows(), s, steps=steps, batch_size=batch_size,
+                          seed=seed, corrupt=blur, out=out, ckpt_every=ckpt_every):
+        tell(r)
     ema = r["ema"] if r else Kept(dict(ema=EMA(D, .99))).load(out)["ema"] # of a run that had ended already
     m = Placer(p, ref, SelfConditioned(ema.D).eval(), fit, tune, seed=seed)
     m.factor = _factor(m, tune)

@@ -41,7 +41,8 @@ class Size:
     skips: tuple[str, ...] = () # checks that take too long
 
 # %% ../../../nbs/cases/st/07_run.ipynb #328a493f
-_FULL, _QUICK = Size(), Size(500, 100, 40, 4, 16, 6, ("convergence", "solver_error", "sample_distance", "rank_bottleneck"))
+_FULL, _QUICK = Size(), Size(500, 100, 40, 4, 16, 6, ("convergence", "solver_error", "sample_distance",
+                                                      "rank_bottleneck"))
 def _size(said): return resized(_QUICK if said["quick"] else _FULL, said["changes"])
 
 # %% ../../../nbs/cases/st/07_run.ipynb #2e99a2e1
@@ -51,19 +52,26 @@ def opened(
     seed: int, # of the simulation and the split
 ) -> Prepared: # split, encoded, scaled
     "The tissue, with cells set aside; what cannot work is said here."
-    t = simulate(size.cells, 2, size.genes, seed=seed) if data is None else read_tissue(*(data if isinstance(data, list | tuple) else [data]))
+    t = simulate(size.cells, 2, size.genes,
+                 seed=seed) if data is None else read_tissue(*(data if isinstance(data, list | tuple) else [data]))
     name = t.source or "tissue"
-    if not t.placed.any(): raise LabError(name, f"no places for {len(t)} cells", "places of some cells (obsm['spatial'], or a table of places): they are what is learned from")
+    if not t.placed.any():
+        raise LabError(name, f"no places for {len(t)} cells", "places of some cells (obsm['spatial'], or a table of "
+                       "places): they are what is learned from")
     for s in dict.fromkeys(t.section[t.placed]):
-        if (n := int((t.placed & (t.section == s)).sum())) < 48: raise LabError(f"{name}: section {s!r}", f"{n} cells with places", "at least 48, or none")
+        if (n := int((t.placed & (t.section == s)).sum())) < 48:
+            raise LabError(f"{name}: section {s!r}", f"{n} cells with places", "at least 48, or none")
     p = prepare(t, seed=seed)
     for what, cells, least in (("training", p.train, 22), ("held-out", p.held, 11)):
         for s in dict.fromkeys(t.section[t.placed]):
-            if (n := int((t.section[cells] == s).sum())) < least: raise LabError(f"{name}: section {s!r}", f"{n} {what} cells with places", f"at least {least}")
+            if (n := int((t.section[cells] == s).sum())) < least:
+                raise LabError(f"{name}: section {s!r}", f"{n} {what} cells with places", f"at least {least}")
     return p
 
 # %% ../../../nbs/cases/st/07_run.ipynb #8150718b
-_SLOW = dict(convergence=40., solver_error=30., conditioning_used=10., sample_distance=6., sigma_conditioning=6., skill=3.) # seconds of a check with 64 rows
+# seconds of a check with 64 rows
+_SLOW = dict(convergence=40., solver_error=30., conditioning_used=10., sample_distance=6., sigma_conditioning=6.,
+             skill=3.)
 
 # %% ../../../nbs/cases/st/07_run.ipynb #4d4f68fb
 def _first(rows, k) -> Rows: # the first k cells of each set, centred
@@ -80,36 +88,51 @@ def examined(
 ) -> Report: # of the denoiser of residuals
     "What the doctor says of the denoiser."
     n = min(size.rows, max(len(m.p.held) // 32, 8))
-    held, seen = (_first(m.rows(cells, n, seed_of(seed, key)), min(64, max(16, 2 * len(m.p.held) // n))) for cells, key in ((m.p.held, "held"), (m.fit, "seen")))
-    given = dict(train=seen, noise=Centred(), records=records, sigma_dist=healthy(sigma_data=float(m.S.sigma_data)).sigma_dist, schedule=m.grid,
-                 sampler=lambda D, x, sigmas, cond=None, seed=0: final(euler(Carried(D) if isinstance(D, SelfConditioned) else D, x, sigmas, cond)))
+    held, seen = (_first(m.rows(cells, n, seed_of(seed, key)), min(64, max(16, 2 * len(m.p.held) // n)))
+                  for cells, key in ((m.p.held, "held"), (m.fit, "seen")))
+    given = dict(train=seen, noise=Centred(), records=records,
+                 sigma_dist=healthy(sigma_data=float(m.S.sigma_data)).sigma_dist, schedule=m.grid,
+                 sampler=lambda D, x, sigmas, cond=None, seed=0: final(euler(Carried(D)
+                                                                             if isinstance(D, SelfConditioned)
+                                                                             else D, x, sigmas, cond)))
     return examine_told(m.S, held, "st", _SLOW, size.skips, tell, n=n, levels=size.levels, seed=seed, **given)
 
 # %% ../../../nbs/cases/st/07_run.ipynb #1182fabc
 def _plan(p, size, begun) -> dict[str, float]: # stage -> seconds where it was measured
     n, work = len(p.tissue), seconds_of(_SLOW, size.skips)
-    return {"training": .3 + n / 3000 + .065 * (size.steps - begun), "placing": 1.6e-4 * n * size.samples, "scoring": 3e-4 * n, "doctor": work * min(size.rows, max(len(p.held) // 32, 8)) / 64 * (size.levels / 12), "writing": 1. + 1.5 * min(len(p.sections), 6)}
+    return {"training": .3 + n / 3000 + .065 * (size.steps - begun), "placing": 1.6e-4 * n * size.samples,
+            "scoring": 3e-4 * n, "doctor": work * min(size.rows, max(len(p.held) // 32, 8)) / 64 * (size.levels / 12),
+            "writing": 1. + 1.5 * min(len(p.sections), 6)}
 
 # %% ../../../nbs/cases/st/07_run.ipynb #1b3e6725
 def _with_coordinates(p, a, out, said) -> Path: # tissue.h5ad
     "The tissue as it was read, with a place, a doubt and a confidence of every cell."
     t, (xy, uncertainty) = p.tissue, a.in_unit(p)
     def plain(v): return v.astype(str) if (v := np.asarray(v)).dtype == object else v
-    obs = {k: plain(v) for k, v in t.obs.items()} | dict(edm_lab_confidence=a.confidence, edm_lab_uncertainty=uncertainty, edm_lab_split=a.split)
-    return write_h5ad(replace(t, obs=obs), out / "tissue.h5ad", obsm=dict(X_edm_lab=xy), uns=dict(edm_lab=json.dumps(said | dict(frame_of=a.home, unit=t.unit))))
+    obs = {k: plain(v) for k, v in t.obs.items()} | dict(edm_lab_confidence=a.confidence,
+                                                         edm_lab_uncertainty=uncertainty, edm_lab_split=a.split)
+    return write_h5ad(replace(t, obs=obs), out / "tissue.h5ad", obsm=dict(X_edm_lab=xy),
+                      uns=dict(edm_lab=json.dumps(said | dict(frame_of=a.home, unit=t.unit))))
 
 # %% ../../../nbs/cases/st/07_run.ipynb #463dac24
 def _stages(p, out, said, bar) -> dict: # metrics
     "Everything after reading."
     size, seed = _size(said), said["seed"]
-    def train(tell): return train_placer(p, steps=size.steps, seed=seed, out=out / "train", tell=tell, ckpt_every=min(50, size.steps // 4))
+    def train(tell):
+        return train_placer(p, steps=size.steps, seed=seed, out=out / "train", tell=tell,
+                            ckpt_every=min(50, size.steps // 4))
     bar.expect(_plan(p, size, max(steps_in(out / "train"), default=0)))
-    bar.stage("training"); m, records = logged(train, out, said, ("step", "loss", "lr", "grad_norm"), size.steps, bar)
-    bar.stage("placing"); a = predict_all(m, size.samples, seed, bar.share)
-    bar.stage("scoring"); metrics = all_scores(m, a, seed)
-    bar.stage("doctor"); r = examined(m, size, records, seed, bar.share)
+    bar.stage("training")
+    m, records = logged(train, out, said, ("step", "loss", "lr", "grad_norm"), size.steps, bar)
+    bar.stage("placing")
+    a = predict_all(m, size.samples, seed, bar.share)
+    bar.stage("scoring")
+    metrics = all_scores(m, a, seed)
+    bar.stage("doctor")
+    r = examined(m, size, records, seed, bar.share)
     bar.stage("writing")
-    metrics |= dict(verdict=r.verdict, findings=[f.to_dict() for f in r.findings], data=about_data(p, a), skipped=list(size.skips))
+    metrics |= dict(verdict=r.verdict, findings=[f.to_dict() for f in r.findings], data=about_data(p, a),
+                    skipped=list(size.skips))
     _with_coordinates(p, a, out, said)
     write_whole(out / "report.html", run_page(p, a, r, size_panel(m, size.rows, seed), metrics))
     return metrics
@@ -132,4 +155,5 @@ def run_case(
     "Read, set aside, train, place, score, examine, write."
     needed("run st", anndata="st", pandas="st", safetensors="train")
     paths = data if data is None else [str(d) for d in (data if isinstance(data, list | tuple) else [data])]
-    return staged(out, "st", dict(data=paths, seed=seed, quick=quick, changes=list(changes) or None), resume, _read, _stages, ("tissue.h5ad", "report.html", "metrics.json"))
+    return staged(out, "st", dict(data=paths, seed=seed, quick=quick, changes=list(changes) or None), resume, _read,
+                  _stages, ("tissue.h5ad", "report.html", "metrics.json"))

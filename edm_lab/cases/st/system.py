@@ -33,15 +33,17 @@ from ...samplers.schedules import karras
 from ...diffusion.self_cond import Carried, SelfConditioned, with_prediction
 from ...training.step import Batch, Task, draw_batch
 from .curriculum import Curriculum, Stages
-from .losses import (WEIGHTS, Clamped, align_loss, default_gates, edge_loss, gram_learn, gram_loss, gram_scale,
-    invariance_loss, knn_scale, nca_loss, out_scale, rms, scale_clamp, score_loss, subspace_loss, turned_onto)
+from .losses import (WEIGHTS, Clamped, align_loss, default_gates, edge_loss, gram_learn, gram_loss,
+                                     gram_scale, invariance_loss, knn_scale, nca_loss, out_scale, rms, scale_clamp,
+                                     score_loss, subspace_loss, turned_onto)
 from .model import TissueNet
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #911b4fd1
 @dataclass(frozen=True)
 class System:
     "Every setting of the training; the defaults are those of seed 000."
-    weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS)) # of the losses; one that is left out is not computed
+    # of the losses; one that is left out is not computed
+    weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
     sigma_data: float = .16 # rms of a coordinate over all columns; the data are scaled to it
     frame: str = "gram" # of the target: "gram", "signs" or "slide"
     dim: int = 16 # columns of the target, two of which live
@@ -57,7 +59,8 @@ class System:
     boost_factor: float = 3. # and this factor
     gates: bool = True # adaptive gates
     clamp: float | None = .5 # limit of the scale clamp, in log; None: no clamp
-    aligned: float = math.inf # level above which the score loss turns the target onto the answer, units of sigma_data; inf: nowhere
+    # level above which the score loss turns the target onto the answer, units of sigma_data; inf: nowhere
+    aligned: float = math.inf
     self_cond: float = .5 # chance that a batch is asked twice
     cond_drop: float = .1 # share of the sets that lose their context
     lr: float = 1e-3 # learning rate; the release at width 256: 3e-5 to 1e-4
@@ -70,7 +73,8 @@ def healthy(
     **changes, # other settings
 ) -> System:
     "EDM's own weight, a plain mean, the law at the data's spread, two columns in the slide's frame, no curriculum; the generator as it was."
-    plain = dict(weights=dict(score=1., gen_align=10.), frame="slide", dim=2, curriculum=None, normaliser="count", boost_above=math.inf, gates=False, clamp=None)
+    plain = dict(weights=dict(score=1., gen_align=10.), frame="slide", dim=2, curriculum=None, normaliser="count",
+                 boost_above=math.inf, gates=False, clamp=None)
     s = replace(System(), **plain | changes)
     return s if "P_mean" in changes else replace(s, P_mean=-1.2 + math.log(s.sigma_data / .5))
 
@@ -100,7 +104,8 @@ def tissue_sets(
     Z = enc(t)
     Z = Z / (Z[train]**2).mean()**.5
     own, dim = (s.dim if s.frame != "slide" else 2), s.dim
-    def cut(i, unit, pool): return Minisets(Z[i], y[i] / unit, t.section[i], size, pool, 1 / unit, s.frame, own, extras, seed=seed)
+    def cut(i, unit, pool):
+        return Minisets(Z[i], y[i] / unit, t.section[i], size, pool, 1 / unit, s.frame, own, extras, seed=seed)
     unit = spread(cut(train, 1., 4.).rows())[0] * (own / dim)**.5 / s.sigma_data
     return Sets(cut(train, unit, 4.), cut(held, unit, 4. * share / (1 - share)), enc, unit, dim)
 
@@ -137,7 +142,8 @@ class Parts:
     def row(self) -> dict: # for the log
         "Means of the losses over the samples that count, pass rates, pin rate, hidden error."
         mean = {k: float((v * self.passed[k]).sum() / self.passed[k].sum().clamp_min(1)) for k, v in self.each.items()}
-        return dict(losses=mean, passed={k: float(v.float().mean()) for k, v in self.passed.items()}, pinned=float(self.clamped.pinned.float().mean()), hidden=float(self.clamped.hidden.mean()))
+        return dict(losses=mean, passed={k: float(v.float().mean()) for k, v in self.passed.items()},
+                    pinned=float(self.clamped.pinned.float().mean()), hidden=float(self.clamped.hidden.mean()))
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #ce630c0b
 def _told(H, mask, drop, gen):
@@ -162,8 +168,9 @@ def _in_other_company(net, b, mask):
 # %% ../../../nbs/cases/st/02c_system.ipynb #e56295c3
 def _geometry(G, A, V, x, c_skip, mask):
     "The losses of the denoiser's arrangement by name, each as a promise."
-    return dict(gram=lambda: gram_loss(G, V, mask), gram_scale=lambda: gram_scale(G, V, mask), edge=lambda: edge_loss(G, V, mask), knn_nca=lambda: nca_loss(G, V, mask),
-                out_scale=lambda: out_scale(A, V, mask), gram_learn=lambda: gram_learn(A, V, x, c_skip, mask), knn_scale=lambda: knn_scale(centre(A, mask), V, mask), subspace=lambda: subspace_loss(A, mask))
+    return dict(gram=lambda: gram_loss(G, V,
+                                       mask), gram_scale=lambda: gram_scale(G, V, mask), edge=lambda: edge_loss(G, V,
+                                                                                                                mask), knn_nca=lambda: nca_loss(G, V, mask), out_scale=lambda: out_scale(A, V, mask), gram_learn=lambda: gram_learn(A, V, x, c_skip, mask), knn_scale=lambda: knn_scale(centre(A, mask), V, mask), subspace=lambda: subspace_loss(A, mask))
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #cfa34e57
 def _gated(each, gates, c_skip):
@@ -190,12 +197,19 @@ def every_loss(
     if s.clamp is None: seen = Clamped(centre(A, mask), seen.log_error, seen.pinned, math.inf)
     w, err2 = level_weight(b.sigma, s), masked_mean((A - _target(A, V, b.sigma, mask, s))**2, mask).mean(1)
     B = net.generator(H, mask) if s.weights.keys() & {"gen_align", "gen_scale"} else None
-    todo = dict(score=lambda: w * err2, distance=lambda: w * invariance_loss(A, V, mask)) | _geometry(seen.V, A, V, x, c_skip, mask) | dict(gen_align=lambda: align_loss(B, V, mask), gen_scale=lambda: (rms(B, mask) - rms(V, mask))**2, ctx_edge=lambda: _company(D, b, told, A, mask))
-    if odd := s.weights.keys() - todo.keys(): raise LabError("weights", sorted(odd), f"names of losses: {', '.join(todo)}")
+    todo = (dict(score=lambda: w * err2, distance=lambda: w * invariance_loss(A, V, mask))
+            | _geometry(seen.V, A, V, x, c_skip, mask)
+            | dict(gen_align=lambda: align_loss(B, V, mask), gen_scale=lambda: (rms(B, mask) - rms(V, mask))**2,
+                   ctx_edge=lambda: _company(D, b, told, A, mask)))
+    if odd := s.weights.keys() - todo.keys():
+        raise LabError("weights", sorted(odd), f"names of losses: {', '.join(todo)}")
     each = {k: todo[k]() for k, v in s.weights.items() if v}
     passed = _gated(each, gates, c_skip)
-    def mean(k): return score_loss(err2, w, s.normaliser) if k == "score" else (each[k] * passed[k]).sum() / passed[k].sum().clamp_min(1)
-    return Parts({k: v.detach() for k, v in each.items()}, passed, sum(s.weights[k] * mean(k) for k in each), A.detach(), seen)
+    def mean(k):
+        return score_loss(err2, w,
+                          s.normaliser) if k == "score" else (each[k] * passed[k]).sum() / passed[k].sum().clamp_min(1)
+    return Parts({k: v.detach() for k, v in each.items()}, passed, sum(s.weights[k] * mean(k) for k in each),
+                 A.detach(), seen)
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #1666f037
 def _target(A, V, sigma, mask, s):
@@ -214,7 +228,8 @@ def _company(D, b, told, A, mask):
 # %% ../../../nbs/cases/st/02c_system.ipynb #27593784
 def _knn(V, A, mask, k):
     "Mean recall over the sets, and its chance."
-    got = [knn_recall(v[m].double().numpy(), a[m].double().numpy(), min(k, int(m.sum()) - 1)) for v, a, m in zip(V.cpu(), A.cpu(), mask.cpu())]
+    got = [knn_recall(v[m].double().numpy(), a[m].double().numpy(), min(k, int(m.sum()) - 1))
+           for v, a, m in zip(V.cpu(), A.cpu(), mask.cpu())]
     return tuple(float(sum(v) / len(got)) for v in zip(*got))
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #aa985aea
@@ -244,8 +259,11 @@ def scale_table(
         c_skip, c_out, *_ = (float(c) for c in coeffs(s, D.sigma_data))
         F, F_true, seen = (A - c_skip * x) / c_out, (V - c_skip * x) / c_out, scale_clamp(A, V, mask, clamp)
         ratio = lambda a, v: float((total(a).sum() / total(v).sum()).sqrt())
-        row = dict(sigma=s, scale_r=ratio(A, V), trace_r=float((total(A) / total(V)).mean()), fx_ratio=ratio(F, F_true), F_mse=float(total(F - F_true).sum() / mask.sum() / V.shape[-1]),
-                   raw_ratio=float(seen.log_error.exp().median()), geom_ratio=float((rms(seen.V, mask) / rms(V, mask)).median()), hidden=float(seen.hidden.mean()), pinned=float(seen.pinned.float().mean()))
+        row = dict(sigma=s, scale_r=ratio(A, V), trace_r=float((total(A) / total(V)).mean()),
+                   fx_ratio=ratio(F, F_true), F_mse=float(total(F - F_true).sum() / mask.sum() / V.shape[-1]),
+                   raw_ratio=float(seen.log_error.exp().median()),
+                   geom_ratio=float((rms(seen.V, mask) / rms(V, mask)).median()), hidden=float(seen.hidden.mean()),
+                   pinned=float(seen.pinned.float().mean()))
         out.append(row | (dict(zip(("knn10", "chance"), _knn(V, A, mask, 10))) if knn else {}))
     return out
 
@@ -265,16 +283,19 @@ def open_loop(
     cond = dict(rows.cond or {}, mask=mask)
     cond, D = (_seen_by(S, cond), Carried(S)) if isinstance(S, SelfConditioned) else (cond, S)
     for step in euler(D, start(grid, rows.x0, Centred(mask), rng(seed, "open loop")), grid, cond):
-        if step.i % 3 == 0 or step.sigma_next == 0: trace.append(dict(sigma=step.sigma_cur, knn10=_knn(rows.x0, step.x0_hat, mask, 10)[0]))
+        if step.i % 3 == 0 or step.sigma_next == 0:
+            trace.append(dict(sigma=step.sigma_cur, knn10=_knn(rows.x0, step.x0_hat, mask, 10)[0]))
     x = centre(step.x, mask)
     knn10, chance = _knn(rows.x0, x, mask, 10)
-    return dict(knn10=knn10, chance=chance, scale=float((x.square().sum() / rows.x0.square().sum()).sqrt()), trace=trace, x=x)
+    return dict(knn10=knn10, chance=chance, scale=float((x.square().sum() / rows.x0.square().sum()).sqrt()),
+                trace=trace, x=x)
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #73081a92
 def _optimiser(D, s):
     "AdamW; the generator learns faster."
     own = {id(p) for p in D.net.generator.parameters()}
-    groups = [dict(params=[p for p in D.parameters() if (id(p) in own) == g], scale=s.generator_lr if g else 1.) for g in (False, True)]
+    groups = [dict(params=[p for p in D.parameters() if (id(p) in own) == g], scale=s.generator_lr if g else 1.)
+              for g in (False, True)]
     return torch.optim.AdamW(groups, lr=s.lr, betas=(.9, .99), weight_decay=0.)
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #95ed00e9
@@ -282,8 +303,10 @@ class _State(Kept):
     "All that changes in a run, by name."
     def __init__(self, D, s, ema):
         self.opt, self.ema, self.gates = _optimiser(D, s), EMA(D, ema), default_gates() if s.gates else None
-        self.cur = Curriculum(s.sigma_data, s.curriculum, least=s.least, ramp=s.ramp, base=s.sigma_dist) if s.curriculum else None
-        super().__init__(dict(D=D, opt=self.opt, ema=self.ema, cur=self.cur) | {f"gate.{k}": v for k, v in (self.gates or {}).items()})
+        self.cur = (Curriculum(s.sigma_data, s.curriculum, least=s.least, ramp=s.ramp, base=s.sigma_dist)
+                    if s.curriculum else None)
+        super().__init__(dict(D=D, opt=self.opt, ema=self.ema, cur=self.cur)
+                         | {f"gate.{k}": v for k, v in (self.gates or {}).items()})
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #ba6e84b5
 def train_system(
@@ -302,7 +325,8 @@ def train_system(
 ) -> Iterator[dict]: # a record a step; "ema" holds the average
     "Train, yielding records."
     state, settings = _State(D, s, ema), repr((asdict(s), steps, batch_size, seed))
-    if state.cur and held is None: raise LabError("held", "nothing", "held-out minisets: the curriculum probes its cap on them")
+    if state.cur and held is None:
+        raise LabError("held", "nothing", "held-out minisets: the curriculum probes its cap on them")
     D.train()
     for i in range(state.resume(out, settings), steps):
         r = batch(rows, batch_size, seed, i)
@@ -313,7 +337,8 @@ def train_system(
         state.ema.update()
         event = _tick(state.cur, state.ema.D, held, s, i)
         if out is not None and ((i + 1) % ckpt_every == 0 or i + 1 == steps): state.save(out, i + 1, settings)
-        yield dict(step=i + 1, loss=parts.total.item(), lr=lr, grad_norm=norm, event=event, parts=parts, sigma=b.sigma, ema=state.ema) | (dict(stage=state.cur.stage, cap=state.cur.cap) if state.cur else {})
+        yield dict(step=i + 1, loss=parts.total.item(), lr=lr, grad_norm=norm, event=event, parts=parts, sigma=b.sigma,
+                   ema=state.ema) | (dict(stage=state.cur.stage, cap=state.cur.cap) if state.cur else {})
     D.eval()
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #34f8ad46

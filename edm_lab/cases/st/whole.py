@@ -62,9 +62,13 @@ def _walk_graph(near, F) -> sp.csr_matrix:
     M = M + M.T
     parts, label = connected_components(M, directed=False)
     if parts > 1:
-        middle = np.stack([np.bincount(label, F[:, j], parts) for j in range(F.shape[1])], 1) / np.bincount(label)[:, None]
+        middle = np.stack([np.bincount(label, F[:, j], parts) for j in range(F.shape[1])],
+                          1) / np.bincount(label)[:, None]
         first = np.unique(label, return_index=True)[1]
-        tree = minimum_spanning_tree(cdist(middle, middle) + 1e-12).tocoo() if parts < 2000 else sp.coo_matrix((np.ones(parts - 1), (np.arange(parts - 1), np.arange(1, parts))))
+        tree = minimum_spanning_tree(cdist(middle, middle)
+                                     + 1e-12).tocoo() if parts < 2000 else sp.coo_matrix((np.ones(parts - 1),
+                                                                                          (np.arange(parts - 1),
+                                                                                           np.arange(1, parts))))
         M = M + sp.csr_matrix((np.ones(parts - 1), (first[tree.row], first[tree.col])), (n, n))
     return sp.csr_matrix(M + M.T)
 
@@ -82,7 +86,9 @@ def patches(
     n = len(F)
     if n <= size: return [np.arange(n)]
     if not 0 < overlap < size: raise LabError("overlap", overlap, f"from 1 to {size - 1}, fewer than the size")
-    if F.ndim != 2 or not np.isfinite(F).all(): raise LabError("features", f"shape {F.shape}, or values that are not finite", "finite features of the cells, n k")
+    if F.ndim != 2 or not np.isfinite(F).all():
+        raise LabError("features", f"shape {F.shape}, or values that are not finite",
+                       "finite features of the cells, n k")
     G, g = _walk_graph(_near(F, min(k, n - 1), seed), F), np.random.default_rng(seed_of(seed, "patches"))
     seen, out = np.zeros(n, int), []
     for r in range(cover):
@@ -93,7 +99,9 @@ def patches(
             p = _walk(G, int(at), size, size - overlap if len(out) else size, seen <= r, g)
             seen[p] += 1
             out.append(p)
-            if not r: queue += list(g.permutation(np.unique(np.concatenate([G.indices[G.indptr[i]:G.indptr[i + 1]] for i in p]))))
+            if not r:
+                queue += list(g.permutation(np.unique(np.concatenate([G.indices[G.indptr[i]:G.indptr[i + 1]]
+                                                                      for i in p]))))
     return out
 
 # %% ../../../nbs/cases/st/06_whole.ipynb #b092e054
@@ -127,12 +135,14 @@ class Edges:
     d: np.ndarray # distance: median over the patches, `e`
     spread: np.ndarray | None = None # standard deviation over the patches, nan where a pair was seen once, `e`
     def __len__(self): return len(self.d)
-    def __getitem__(self, which): return Edges(self.i[which], self.j[which], self.d[which], None if self.spread is None else self.spread[which])
+    def __getitem__(self, which):
+        return Edges(self.i[which], self.j[which], self.d[which], None if self.spread is None else self.spread[which])
 
 # %% ../../../nbs/cases/st/06_whole.ipynb #94aea3f5
 def _kept(i, j, share, seed):
     "A random share of all pairs, the same ones whenever it is asked."
-    h = (np.minimum(i, j).astype(np.uint64) << np.uint64(32)) + np.maximum(i, j).astype(np.uint64) + np.uint64(seed_of(seed, "pairs"))
+    h = ((np.minimum(i, j).astype(np.uint64) << np.uint64(32)) + np.maximum(i, j).astype(np.uint64)
+         + np.uint64(seed_of(seed, "pairs")))
     for shift, factor in ((33, 0xff51afd7ed558ccd), (33, 0xc4ceb9fe1a85ec53)):
         h = (h ^ (h >> np.uint64(shift))) * np.uint64(factor)
     return (h >> np.uint64(11)) < share * 2**53
@@ -148,7 +158,9 @@ def pair_distances(
     keys, ds = [], []
     for p, x in zip(patch_list, coordinates, strict=True):
         x = np.asarray(x, float)
-        if x.ndim != 2 or len(x) != len(p) or not np.isfinite(x).all(): raise LabError("places of a patch", f"shape {x.shape}, or values that are not finite", f"finite places of its {len(p)} cells")
+        if x.ndim != 2 or len(x) != len(p) or not np.isfinite(x).all():
+            raise LabError("places of a patch", f"shape {x.shape}, or values that are not finite",
+                           f"finite places of its {len(p)} cells")
         a, b = np.triu_indices(len(p), 1)
         keep = _kept(p[a], p[b], share, seed)
         a, b = a[keep], b[keep]
@@ -196,18 +208,24 @@ def landmark_isomap(
 ) -> np.ndarray: # places, `n d`, centred
     "Landmark Isomap: shortest paths from landmarks, classical scaling, triangulation."
     G = _graph(edges, n, k)
-    if (parts := connected_components(G, directed=False)[0]) > 1: raise LabError("distances", f"{parts} groups of cells with no distance between them", "patches that overlap, all connected")
+    if (parts := connected_components(G, directed=False)[0]) > 1:
+        raise LabError("distances", f"{parts} groups of cells with no distance between them",
+                       "patches that overlap, all connected")
     at, L, paths = 0, min(landmarks, n), []
     nearest = np.full(n, np.inf)
-    for m in range(L + 1):                                                       # the first, arbitrary, cell only finds a corner
+    for m in range(L + 1): # the first, arbitrary, cell only finds a corner
         path = dijkstra(G, directed=False, indices=at)
-        if m: paths.append((at, path)); nearest = np.minimum(nearest, path)
+        if m:
+            paths.append((at, path))
+            nearest = np.minimum(nearest, path)
         at = int((nearest if m else path).argmax())
     who, delta = np.array([p[0] for p in paths]), np.stack([p[1] for p in paths])**2
     S = delta[:, who]
     B = -.5 * (S - S.mean(0) - S.mean(1)[:, None] + S.mean())
     lam, V = np.linalg.eigh((B + B.T) / 2)
-    if lam[-d] <= 1e-12 * lam[-1]: raise LabError("distances", f"fewer than {d} dimensions between the landmarks", f"an arrangement in {d} dimensions")
+    if lam[-d] <= 1e-12 * lam[-1]:
+        raise LabError("distances", f"fewer than {d} dimensions between the landmarks",
+                       f"an arrangement in {d} dimensions")
     y = -.5 * (delta - S.mean(1)[:, None]).T @ (V[:, -d:] / np.sqrt(lam[-d:]))
     return (y - y.mean(0))[:, ::-1]
 
@@ -221,7 +239,8 @@ def refine(
     "Weighted Huber stress of the measured distances, by L-BFGS; the start is first brought to their scale."
     y, d, e = np.asarray(coordinates, float), edges.d, len(edges)
     n, dim = y.shape
-    A = sp.csr_matrix((np.tile([1., -1.], e), np.stack([edges.i, edges.j], 1).ravel(), 2 * np.arange(e + 1)), (e, n))     # A y: the edges as vectors
+    # A y: the edges as vectors
+    A = sp.csr_matrix((np.tile([1., -1.], e), np.stack([edges.i, edges.j], 1).ravel(), 2 * np.arange(e + 1)), (e, n))
     T = sp.csr_matrix(A.T)
     y = y * np.median(d / np.maximum(np.linalg.norm(A @ y, axis=1), 1e-12))
     unit = d + np.quantile(d, .05) + 1e-12
@@ -231,7 +250,8 @@ def refine(
         r = (size - d) / unit
         root = np.sqrt(1 + (r / delta)**2)
         return delta**2 * (root - 1).sum() / e, (T @ (gap * (r / (root * unit * size * e))[:, None])).ravel()
-    v = minimize(stress, y.ravel(), jac=True, method="L-BFGS-B", options=dict(maxiter=steps, maxcor=6, ftol=1e-12, gtol=1e-12)).x.reshape(n, dim)
+    v = minimize(stress, y.ravel(), jac=True, method="L-BFGS-B",
+                 options=dict(maxiter=steps, maxcor=6, ftol=1e-12, gtol=1e-12)).x.reshape(n, dim)
     return v - v.mean(0)
 
 # %% ../../../nbs/cases/st/06_whole.ipynb #1e579c0b
@@ -249,9 +269,11 @@ def assemble(
         last = r == rounds - 1
         y = refine(landmark_isomap(kept, n, landmarks, d), kept, steps=steps if last else steps // 2)
         if last: return y
-        misfit = np.abs(np.log(np.maximum(np.linalg.norm(y[edges.i] - y[edges.j], axis=1), 1e-12) / np.maximum(edges.d, 1e-12)))
+        misfit = np.abs(np.log(np.maximum(np.linalg.norm(y[edges.i] - y[edges.j], axis=1), 1e-12)
+                               / np.maximum(edges.d, 1e-12)))
         good = misfit < max(3 * np.median(misfit) / .6745, .02)
-        linked = connected_components(sp.csr_matrix((np.ones(good.sum()), (edges.i[good], edges.j[good])), (n, n)), directed=False)[0]
+        linked = connected_components(sp.csr_matrix((np.ones(good.sum()), (edges.i[good], edges.j[good])), (n, n)),
+                                      directed=False)[0]
         if linked > 1 or good.all(): return refine(y, kept, steps=steps)
         kept = edges[good]
 
@@ -285,7 +307,8 @@ class Whole:
     @property
     def confidence(self) -> np.ndarray: # between 0 and 1, `n`
         "r / (r + doubt), r the median distance to the tenth neighbour: one half where the neighbours are as far as the doubt."
-        r = float(np.median(cKDTree(self.coordinates).query(self.coordinates, min(11, len(self.coordinates)))[0][:, -1]))
+        r = float(np.median(cKDTree(self.coordinates).query(self.coordinates,
+                                                            min(11, len(self.coordinates)))[0][:, -1]))
         return r / (r + self.uncertainty)
 
 # %% ../../../nbs/cases/st/06_whole.ipynb #eea569b8
