@@ -1095,6 +1095,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'edm_lab/diagnosis/card.py'),
                                         'edm_lab.diagnosis.card.parse_card': ( 'diagnosis.card.html#parse_card',
                                                                                'edm_lab/diagnosis/card.py'),
+                                        'edm_lab.diagnosis.card.renamed_keys': ( 'diagnosis.card.html#renamed_keys',
+                                                                                 'edm_lab/diagnosis/card.py'),
                                         'edm_lab.diagnosis.card.short': ('diagnosis.card.html#short', 'edm_lab/diagnosis/card.py'),
                                         'edm_lab.diagnosis.card.template': ('diagnosis.card.html#template', 'edm_lab/diagnosis/card.py')},
             'edm_lab.diagnosis.curve_fits': { 'edm_lab.diagnosis.curve_fits.Fit': ( 'diagnosis.curve_fits.html#fit',
