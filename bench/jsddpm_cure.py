@@ -21,6 +21,7 @@ from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 
+import edm_lab
 import torch
 from tqdm import tqdm
 
@@ -231,7 +232,7 @@ def main():
                                                                                              f"{os.cpu_count()} "
                                                                                              f"shared cores, 1 thread",
                                                                                              versions={
-                                                                                                       "python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": "0.1.0"} | ({"monai": metadata.version("monai")} if name.startswith("monai") or "monai" in have else {}))
+                                                                                                       "python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": edm_lab.__version__} | ({"monai": metadata.version("monai")} if name.startswith("monai") or "monai" in have else {}))
         write_whole(path, json.dumps(have, indent=1))
         print(f"{name}: {have[name]['cpu_seconds']:.0f} s of CPU, {time.time() - wall:.0f} s", flush=True)
         if "R" in row: print("   R", {c: [round(v, 3) for v in r.values()] for c, r in row["R"].items()})

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
+import edm_lab
 import torch
 from tqdm import tqdm
 
@@ -51,7 +52,7 @@ def keep(path, rows, budget):
     about = json.loads(json.dumps(asdict(budget)))
     if done.get("budget", about) != about:
         raise SystemExit(f"{path} holds runs of another budget: name another file by --out")
-    versions = {"python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": "0.1.0"}
+    versions = {"python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": edm_lab.__version__}
     done |= rows | {"budget": about, "commit": git("rev-parse", "HEAD"),
                     "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", "versions": versions}
     write_whole(path, json.dumps(done, indent=1))

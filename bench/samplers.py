@@ -17,6 +17,7 @@ from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 
+import edm_lab
 import torch
 from tqdm import tqdm
 
@@ -216,7 +217,7 @@ def main():
         for name, f in tqdm(timed.items(), disable=None):
             try: done["overhead_us"][name] = round(overhead(f, D, x), 1)
             except Exception as e: done["failed"].setdefault(name, {})["overhead"] = f"{type(e).__name__}: {e}"[:200]
-    versions = {"python": platform.python_version(), "edm_lab": "0.1.0"}
+    versions = {"python": platform.python_version(), "edm_lab": edm_lab.__version__}
     for p in ("torch", "k-diffusion", "diffusers", "azula"):
         try: versions[p] = metadata.version(p)
         except metadata.PackageNotFoundError: versions[p] = "not installed"

@@ -19,6 +19,7 @@ from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 
+import edm_lab
 import torch
 from tqdm import tqdm
 
@@ -81,7 +82,7 @@ def keep(path, name, row, budget, data):
         if done.get("budget",
                     asdict(budget) | dict(data=data)) != json.loads(json.dumps(asdict(budget) | dict(data=data))):
             done = {}
-        versions = {"python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": "0.1.0"}
+        versions = {"python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": edm_lab.__version__}
         done |= {name: row, "budget": asdict(budget) | dict(data=data), "commit": git("rev-parse", "HEAD"),
                  "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", "versions": versions}
         write_whole(path, json.dumps(done, indent=1))

@@ -12,6 +12,7 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
+import edm_lab
 import torch
 from st_suspects import git
 from tqdm import tqdm
@@ -41,7 +42,7 @@ def main():
         D = train_discs(discs, a.steps, aligned=RUNS[name][1], tell=lambda i, loss: bar.update())
         bar.close()
         done = json.loads(path.read_text()) if path.exists() else {}
-        versions = {"python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": "0.1.0"}
+        versions = {"python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": edm_lab.__version__}
         done |= {name: dict(steps=a.steps, curves=disc_curves(D, discs),
                             cpu_seconds=round(time.process_time() - began, 1)), "commit": git("rev-parse", "HEAD"),
                  "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", "versions": versions}

@@ -18,6 +18,7 @@ from itertools import count, islice
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+import edm_lab
 import torch  # noqa: E402
 
 from edm_lab.core import rng, write_whole  # noqa: E402
@@ -162,7 +163,7 @@ def main():
             done.setdefault("bayes_excess", {})[name] = detail["bayes"][name]["worst"]
             write_whole(path, json.dumps(done, indent=1))
     versions = {"python": platform.python_version(),
-                "edm_lab": "0.1.0"} | {p: metadata.version(p) for p in ("torch", "accelerate", "safetensors")}
+                "edm_lab": edm_lab.__version__} | {p: metadata.version(p) for p in ("torch", "accelerate", "safetensors")}
     done |= dict(machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread",
                  commit=git("rev-parse", "HEAD"), versions=versions)
     write_whole(path, json.dumps(done, indent=1))

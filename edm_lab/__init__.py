@@ -1,27 +1,98 @@
 """The lab that says why a diffusion model on scientific data fails, proves it, and cures it."""
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-_HOME = {  # name -> module; loaded at first use, so that importing the package costs nothing
-    "Denoiser": "core", "LabError": "core", "check_denoiser": "core",
-    "Isotropic": "diffusion.noise", "Centred": "diffusion.noise", "Tree": "diffusion.noise", "LogNormal": "diffusion.sigma_dist", "LogUniform": "diffusion.sigma_dist",
-    "GaussianOracle": "oracles.exact", "MixtureOracle": "oracles.exact", "DataOracle": "oracles.exact", "UnknownFrameOracle": "oracles.unknown_frame",
-    "Precond": "diffusion.precond", "ZeroOutput": "diffusion.precond", "WienerDenoiser": "diffusion.precond", "denoising_loss": "diffusion.loss",
-    "karras": "samplers.schedules", "vp_sigmas": "samplers.schedules", "euler": "samplers.single_step", "heun": "samplers.single_step", "churn": "samplers.single_step", "ddim": "samplers.single_step", "final": "samplers.single_step", "start": "samplers.single_step",
-    "multistep": "samplers.multistep", "eab": "samplers.multistep", "unipc": "samplers.multistep", "dpmpp": "samplers.multistep", "default_table": "samplers.multistep", "sample": "samplers.multistep", "fit_schedule": "samplers.fitted", "Fitted": "samplers.fitted",
-    "sde_dpmpp": "samplers.stochastic", "restart": "samplers.stochastic", "Guided": "denoisers.guidance", "AutoGuided": "denoisers.guidance", "log_likelihood": "samplers.likelihood",
-    "VPDenoiser": "denoisers.prediction_type", "from_diffusers": "denoisers.prediction_type",
-    "Rows": "data.rows", "load_rows": "data.rows", "toy": "data.synthetic",
-    "MLP": "nets.mlp", "UNet": "nets.unet", "DiT": "nets.dit", "SetNet": "nets.sets", "TrackNet": "nets.hierarchy", "add_lora": "nets.lora",
-    "EMA": "training.ema", "PowerEMA": "training.ema", "Optim": "training.step", "Task": "training.step", "Engine": "training.distributed", "Context": "model_checks.context", "model_check": "model_checks.context",
-    "Card": "diagnosis.card", "load_card": "diagnosis.card", "open_run": "diagnosis.log_readers", "log_check": "diagnosis.findings", "Finding": "diagnosis.findings", "diagnose": "log_checks.diagnose", "report_html": "runs.report",
+from typing import TYPE_CHECKING
+
+_HOME = {  # module -> names; loaded at first use, so that importing the package costs nothing
+    "core": "Denoiser LabError check_denoiser",
+    "diffusion.noise": "Isotropic Centred Tree",
+    "diffusion.sigma_dist": "LogNormal LogUniform",
+    "oracles.exact": "GaussianOracle MixtureOracle DataOracle",
+    "oracles.unknown_frame": "UnknownFrameOracle",
+    "diffusion.precond": "Precond ZeroOutput WienerDenoiser",
+    "diffusion.loss": "denoising_loss",
+    "samplers.schedules": "karras vp_sigmas",
+    "samplers.single_step": "euler heun churn ddim final start",
+    "samplers.multistep": "multistep eab unipc dpmpp default_table sample",
+    "samplers.fitted": "fit_schedule Fitted",
+    "samplers.stochastic": "sde_dpmpp restart",
+    "denoisers.guidance": "Guided AutoGuided",
+    "samplers.likelihood": "log_likelihood",
+    "denoisers.prediction_type": "VPDenoiser from_diffusers",
+    "data.rows": "Rows load_rows",
+    "data.synthetic": "toy",
+    "nets.mlp": "MLP",
+    "nets.unet": "UNet",
+    "nets.dit": "DiT",
+    "nets.sets": "SetNet",
+    "nets.hierarchy": "TrackNet",
+    "nets.lora": "add_lora",
+    "training.ema": "EMA PowerEMA",
+    "training.step": "Optim Task",
+    "training.distributed": "Engine",
+    "model_checks.context": "Context model_check",
+    "diagnosis.card": "Card load_card",
+    "diagnosis.log_readers": "open_run",
+    "diagnosis.findings": "log_check Finding Note Unknown",
+    "log_checks.diagnose": "diagnose",
+    "runs.report": "report_html",
+    "model_checks.examine": "examine Report",
+    "training.loop": "train",
+    "plot": "draw Panel Curve",
 }
-__all__ = ["__version__", *_HOME]
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+__all__ = ["__version__", *_MODULE_OF]
+
+if TYPE_CHECKING:  # what editors and type checkers see; tests/test_import.py holds it against _HOME
+    from .core import Denoiser as Denoiser, LabError as LabError, check_denoiser as check_denoiser
+    from .diffusion.noise import Isotropic as Isotropic, Centred as Centred, Tree as Tree
+    from .diffusion.sigma_dist import LogNormal as LogNormal, LogUniform as LogUniform
+    from .oracles.exact import (
+        GaussianOracle as GaussianOracle, MixtureOracle as MixtureOracle, DataOracle as DataOracle,
+    )
+    from .oracles.unknown_frame import UnknownFrameOracle as UnknownFrameOracle
+    from .diffusion.precond import Precond as Precond, ZeroOutput as ZeroOutput, WienerDenoiser as WienerDenoiser
+    from .diffusion.loss import denoising_loss as denoising_loss
+    from .samplers.schedules import karras as karras, vp_sigmas as vp_sigmas
+    from .samplers.single_step import (
+        euler as euler, heun as heun, churn as churn, ddim as ddim, final as final, start as start,
+    )
+    from .samplers.multistep import (
+        multistep as multistep, eab as eab, unipc as unipc, dpmpp as dpmpp, default_table as default_table,
+        sample as sample,
+    )
+    from .samplers.fitted import fit_schedule as fit_schedule, Fitted as Fitted
+    from .samplers.stochastic import sde_dpmpp as sde_dpmpp, restart as restart
+    from .denoisers.guidance import Guided as Guided, AutoGuided as AutoGuided
+    from .samplers.likelihood import log_likelihood as log_likelihood
+    from .denoisers.prediction_type import VPDenoiser as VPDenoiser, from_diffusers as from_diffusers
+    from .data.rows import Rows as Rows, load_rows as load_rows
+    from .data.synthetic import toy as toy
+    from .nets.mlp import MLP as MLP
+    from .nets.unet import UNet as UNet
+    from .nets.dit import DiT as DiT
+    from .nets.sets import SetNet as SetNet
+    from .nets.hierarchy import TrackNet as TrackNet
+    from .nets.lora import add_lora as add_lora
+    from .training.ema import EMA as EMA, PowerEMA as PowerEMA
+    from .training.step import Optim as Optim, Task as Task
+    from .training.distributed import Engine as Engine
+    from .model_checks.context import Context as Context, model_check as model_check
+    from .diagnosis.card import Card as Card, load_card as load_card
+    from .diagnosis.log_readers import open_run as open_run
+    from .diagnosis.findings import log_check as log_check, Finding as Finding, Note as Note, Unknown as Unknown
+    from .log_checks.diagnose import diagnose as diagnose
+    from .runs.report import report_html as report_html
+    from .model_checks.examine import examine as examine, Report as Report
+    from .training.loop import train as train
+    from .plot import draw as draw, Panel as Panel, Curve as Curve
 
 
 def __getattr__(name):
-    if name not in _HOME: raise AttributeError(f"module 'edm_lab' has no attribute {name!r}")
+    if name not in _MODULE_OF: raise AttributeError(f"module 'edm_lab' has no attribute {name!r}")
     from importlib import import_module
-    return getattr(import_module(f"edm_lab.{_HOME[name]}"), name)
+    return getattr(import_module(f"edm_lab.{_MODULE_OF[name]}"), name)
 
 
-def __dir__(): return sorted(__all__)
+def __dir__():
+    return sorted(__all__)
