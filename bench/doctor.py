@@ -1,7 +1,7 @@
 """The doctor on planted faults: every fault on every kind of data it fits, five seeds each, and sixty healthy runs; into results/doctor.json.
 
     python bench/doctor.py                                   # all of it, two processes; finished cells are kept beside the result and reused while the code is the same
-    python bench/doctor.py --faults ema_slow,four_steps --kinds mixture --seeds 0
+    python bench/doctor.py --faults slow_ema,too_few_steps --kinds mixture --seeds 0
     python bench/doctor.py --healthy                         # the healthy runs alone
     python bench/doctor.py --unseen bench/unseen_faults.py   # a file that registers further faults; they are scored apart
 
@@ -34,7 +34,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1") # before torch is loaded, here and
 import torch
 from tqdm import tqdm
 
-from edm_lab.faults.pipeline import registry as plant  # noqa: F401 (importing it registers the faults)
+from edm_lab.faults import registry  # noqa: F401 (importing it registers the faults)
 from edm_lab.core import write_whole
 from edm_lab.model_checks.examine import examine
 from edm_lab.faults.pipeline import FAULTS, KINDS, fit_run, healthy, control_runs, context_of

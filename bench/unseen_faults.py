@@ -22,7 +22,7 @@ class _FromOne:
 
 
 @fault("labels_permuted", ("digits", "classes"), trains=False)
-def labels_from_one(p):
+def one_based_labels(p):
     "The service counts classes from one, training counted from zero."
     return replace(p, use=lambda D: _FromOne(D, CLASSES[p.kind]))
 
@@ -48,6 +48,6 @@ def held_out_shifted(p):
 
 
 @fault("ema_lag", ("mixture", "digits", "classes", "points"))
-def average_never_updated(p):
+def ema_never_updated(p):
     "The average is made before training and its update is never called."
     return replace(p, decay=1 - 1e-12, warmup=False)

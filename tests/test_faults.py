@@ -68,7 +68,7 @@ def test_a_healthy_run_is_healthy(shared):
     assert not [f.cause for f in r.findings if f.severity in GRAVE], str(r)
     assert not [u.question for u in r.unknowns if ' broke' in u.question]
 
-@pytest.mark.parametrize('name', ['c_noise_other_scale', 'range_of_one'])
+@pytest.mark.parametrize('name', ['c_noise_rescaled', 'psnr_range_halved'])
 def test_a_planted_fault_is_named(name, shared):
     r = told(FAULTS[name].plant(healthy('mixture', 1)), shared)
     assert r.cause == FAULTS[name].cause, str(r)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Shown', 'shown', 'noise_moments', 'stuck_share', 'mixed_levels', 'batch_noise_scale', 'axis_sharing',
            'top_eigenvalue', 'same_noise', 'batch_noise_white', 'batch_noise_fresh', 'ks', 'sigma_distribution',
-           'matched', 'pairing', 'batch_pairs', 'class_distance', 'class_labels']
+           'matched', 'pairing', 'batch_conditions', 'class_distance', 'class_labels']
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #cf3fca3a
 import math
@@ -369,7 +369,7 @@ def pairing(
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #68304e70
 @model_check("feed", "train")
-def batch_pairs(s, m):
+def batch_conditions(s, m):
     "Do the rows of the feed come with their own conditions?"
     if not s.train.cond: return
     sh = m.of(_shown)

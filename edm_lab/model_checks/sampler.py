@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['grid_ends', 'schedule_ends', 'gap_table', 'untrained_levels', 'Recorder', 'Point', 'told_and_had', 'sampler_sigma',
-           'finer', 'spread', 'sampler_temperature_probe', 'solver_gap', 'solver_error', 'drift', 'clipped_share',
+           'finer', 'spread', 'sampler_spread', 'solver_gap', 'solver_error', 'drift', 'clipped_share',
            'sample_distance', 'copied', 'sample_memorisation', 'eps_amplification']
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #51c3bb59
@@ -230,7 +230,7 @@ def spread(
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #4952eb18
 @model_check("sampler", "schedule")
-def sampler_temperature_probe(s, m):
+def sampler_spread(s, m):
     "Does the sampler give normal data their own spread?"
     (r, se, n), (fine, fine_se, more) = spread(m), spread(m, 16)
     z = m.z(2)

@@ -50,13 +50,13 @@ class Size:
     levels: int = 8 # noise levels of the doctor
     threads: int = 2 # in training and sampling
     # checks that take too long
-    skips: tuple[str, ...] = ("solver_error", "sample_distance", "sampler_temperature_probe", "sample_memorisation")
+    skips: tuple[str, ...] = ("solver_error", "sample_distance", "sampler_spread", "sample_memorisation")
     w: float = 1.2 # guidance of the samples, away from what is said of no height and no class
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #abd7123e
 _FULL = Size()
 _QUICK = Size(6, 32, (8, 16, 16), 100, 16, 1, 32, 24, 16, .02, 60, 12, 5, 2,
-              ("solver_error", "sample_distance", "rank_bottleneck", "sigma_conditioning", "sampler_temperature_probe",
+              ("solver_error", "sample_distance", "rank_bottleneck", "sigma_conditioning", "sampler_spread",
                "sample_memorisation", "conditioning_used"))
 def _size(said): return resized(_QUICK if said["quick"] else _FULL, said["changes"])
 
