@@ -111,7 +111,7 @@ def guidance(p, J, budget, calls, ws=(0., 1., 1.5, 2., 4.)):
     D.eval()
     cond = {k: v[at] for k, v in p.rows(True).cond.items()}
     for w in ws:
-        with cut(D, 1.): x = sample_slices(D, cond, s, steps=calls, w=w)
+        with cut(D, 1.): x = sample_slices(D, cond, s, steps=calls, guidance=w)
         out[f"{w:g}"] = judged(x, at, p, J) | dict(pictures=pictures(x, at), spread=float(x.std(0).mean()))
     return dict(w=out, calls=calls)
 

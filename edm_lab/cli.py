@@ -34,7 +34,7 @@ def _run_parsers(sub) -> None:
     for name, kind, default, says in (("n", int, 64, "samples (64)"), ("steps", int, None, "of the sampler"),
                                       ("sampler", str, None, "euler, heun, ddim, churn, eab, dpmpp or unipc"),
                                       ("seed", int, 0, "of the noise (0)"),
-                                      ("w", float, 1., "guidance weight; 1 is off"),
+                                      ("guidance", float, 1., "guidance weight; 1 is off"),
                                       ("label", int, None,
                                        "class; otherwise the classes take turns")):
         s.add_argument(f"--{name}", type=kind, default=default, help=says)
@@ -187,7 +187,7 @@ def _sample_command(a) -> int: # exit code
     from edm_lab.runs.train_run import open_trained, sample_run, save_samples
     t = open_trained(a.run)
     for note in t.notes: print(f"passed over: {note}", file=sys.stderr)
-    samples = sample_run(t, a.n, a.steps, a.sampler, a.seed, a.w, a.label)
+    samples = sample_run(t, a.n, a.steps, a.sampler, a.seed, a.guidance, a.label)
     print(f"{save_samples(samples, a.out)}: {a.n} samples of shape {tuple(samples['x0'].shape[1:])}, standard "
           f"deviation {samples['x0'].std():.4g}, after step {t.step} of {t.folder}")
     return 0

@@ -18,7 +18,7 @@ from ..diffusion.sigma_dist import LogNormal, coverage
 from ..diffusion.noise import Tree
 from ..plot import Curve, Panel
 from ..samplers.single_step import gaussian_std
-from ..samplers.schedules import af3, karras
+from ..samplers.schedules import af3_sigmas, karras
 
 # %% ../../nbs/52f_log_checks.hierarchy.ipynb #30f81f42
 def card_tree(
@@ -166,7 +166,7 @@ def sampler_temperature(card):
     at = {k: v for k, v in at.items() if v is not None}
     std = gaussian_std(karras(card["sampling.steps"] or 200, card["sampling.sigma_min"], card["sampling.sigma_max"],
                               card["sampling.rho"] or 7.), sd, **at)
-    others = {k: gaussian_std(af3(), 16., *v, gamma_min=1.) for k, v in {"step_scale 1, no churn": (1, 1, 0),
+    others = {k: gaussian_std(af3_sigmas(), 16., *v, gamma_min=1.) for k, v in {"step_scale 1, no churn": (1, 1, 0),
                                                                          "1, churn .8": (1, 1, .8),
                                                                          "1.5, noise_scale 1.003, churn .8": (1.5,
                                                                                                               1.003,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTENT', 'content', 'mismatched', 'Use', 'total_nats', 'condition_use', 'serves', 'ridge', 'permutation_z', 'Probe',
-           'features', 'probe', 'rule_errors', 'told_as', 'best_w', 'use_panel']
+           'features', 'probe', 'rule_errors', 'told_as', 'best_guidance', 'use_panel']
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #95bfe655
 from dataclasses import dataclass, replace
@@ -273,13 +273,13 @@ def told_as(
                                    noisy.dims) for c in classes], 1)
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #516e7874
-def best_w(
+def best_guidance(
     use: Use, # with answers told nothing
 ) -> Diff: # over all levels, in nats; 1 for exact denoisers
     "The guidance weight of least squared error, and its standard error."
     gain, q = (total_nats(use.sigmas, v, use.dims) for v in (use.none - use.true, use.push))
-    w = .5 + gain.mean() / (2 * q.mean())
-    return Diff(w, (gain - (2 * w - 1) * q).std() / (2 * q.mean() * len(q)**.5))
+    guidance = .5 + gain.mean() / (2 * q.mean())
+    return Diff(guidance, (gain - (2 * guidance - 1) * q).std() / (2 * q.mean() * len(q)**.5))
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #593034c9
 def use_panel(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #c1483a32
-from .conditioning import Probe, Use, best_w, condition_use, content, features, probe, ridge, rule_errors, serves, told_as, total_nats, use_panel
+from .conditioning import Probe, Use, best_guidance, condition_use, content, features, probe, ridge, rule_errors, serves, told_as, total_nats, use_panel
 from ..core import Denoiser
 from ..data.rows import Rows
 from ..diagnosis.findings import Finding, Note, Unknown
@@ -235,7 +235,7 @@ def _well(k, z): # the condition informs, and nothing speaks against its use
         yield Unknown(f"is the {k.keys} used? {_numbers(k)}", "train further, or show the training log and the "
                       "trainer's batches")
         return
-    band, best = serves(k.use, z), None if k.use.none is None else best_w(k.use)
+    band, best = serves(k.use, z), None if k.use.none is None else best_guidance(k.use)
     yield Note(f"the {k.keys} is used: {_numbers(k)}" + (f"; it acts between sigma {band[0]:.3g} and {band[1]:.3g}, "
                                                          f"where guidance can help" if band else "")
                + (
@@ -334,17 +334,17 @@ def guidance_strength(s, m):
     none = noisy.errors(s.D.D_weak) if weak else k.use.none
     pushed = noisy.errors(s.D)
     cost, over, spread = nat(pushed - k.use.true), nat(pushed - none), nat(none - k.use.true)
-    w = "a function" if callable(s.D.w) else f"{s.D.w:g}"
-    least = "" if weak else f"; least error at w = {best_w(k.use).mean:.2f} +- {best_w(k.use).se:.2f}"
+    guidance = "a function" if callable(s.D.guidance) else f"{s.D.guidance:g}"
+    least = "" if weak else f"; least error at w = {best_guidance(k.use).mean:.2f} +- {best_guidance(k.use).se:.2f}"
     if over.mean > z * over.se and spread.mean > 0:
         far = float(nat(pushed - rule_errors(noisy)).mean) > 0
         yield Finding("overguided", "high" if far else "medium", .9,
-                      f"Guidance pushes too far (w = {w}): the guided answer is {over.mean:.1f} +- {over.se:.1f} nats "
+                      f"Guidance pushes too far (w = {guidance}): the guided answer is {over.mean:.1f} +- {over.se:.1f} nats "
                       f"worse than the answer that is guided away from" + (", and worse than a Wiener filter."
                                                                            if far else "."),
                       [f"it costs {cost.mean:.2f} +- {cost.se:.2f} nats; the condition gives {spread.mean:.2f}{least}",
                        f"interval: {s.D.interval or 'all levels'}; the condition acts between {serves(k.use, z)}"],
                       "Halve w - 1, or guide only at the levels where the condition acts.", [k.panel])
     else:
-        yield Note(f"guidance (w = {w}) costs {cost.mean:.2f} +- {cost.se:.2f} nats of the {spread.mean:.2f} that the "
+        yield Note(f"guidance (w = {guidance}) costs {cost.mean:.2f} +- {cost.se:.2f} nats of the {spread.mean:.2f} that the "
                    f"condition gives{least}")

@@ -167,7 +167,7 @@ def sample_run(
     steps: int | None = None, # of the sampler; None: as the card says
     sampler: str | None = None, # one of `SAMPLERS`; None: as the card says
     seed: int = 0, # of the noise
-    w: float = 1., # guidance weight; 1: off
+    guidance: float = 1., # guidance weight; 1: off
     label: int | None = None, # class; None: the classes take turns
 ) -> dict[str, Tensor]: # x0, and what it was conditioned on
     "Draw samples."
@@ -177,8 +177,9 @@ def sample_run(
     grid = karras(c["sampling.steps"] if steps is None else steps, c["sampling.sigma_min"], c["sampling.sigma_max"],
                   c["sampling.rho"])
     rows, out, device = _conditions(t, n, label, seed), [], next(t.D.parameters()).device
-    if w != 1 and not rows.cond: raise LabError("w", w, "1: the run has no condition to be guided towards")
-    D = t.D if w == 1 else Guided(t.D, w,
+    if guidance != 1 and not rows.cond: raise LabError("guidance", guidance,
+                                                      "1: the run has no condition to be guided towards")
+    D = t.D if guidance == 1 else Guided(t.D, guidance,
                                   null={k: v.to(device) for k, v in _nothing(rows, t.recipe.task.n_classes).items()})
     for i in range(0, n, 1024):
         part = rows[i:i + 1024].to(device)

@@ -185,7 +185,7 @@ def ddim(
 def af3(
     D: Denoiser, # denoiser
     x: Float[Tensor, " b *d"], # state at sigmas[first]
-    sigmas: Float[Tensor, " n+1"] | list[float], # falling levels, data units; `schedule.af3()`
+    sigmas: Float[Tensor, " n+1"] | list[float], # falling levels, data units; `af3_sigmas()`
     cond: dict | None = None, # condition, handed to D
     step_scale: float = 1.5, # factor on each step; 1 is Euler (AlphaFold 3 default)
     noise_scale: float = 1.003, # factor on the noise stirred in; 1 is exact (AlphaFold 3 default)

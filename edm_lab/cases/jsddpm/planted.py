@@ -40,7 +40,7 @@ class Planted:
     use: Callable | None = None # D -> the denoiser as it is used
     evaluate: Callable | None = None # D -> the path of validation
     span: float = 2. # range of the data that the metric is told
-    w: float = 1. # guidance of the sampler
+    guidance: float = 1. # guidance of the sampler
     until: float = 1. # share of the planned steps after which it was stopped
     after: bool = False # acts after training only
 
@@ -151,7 +151,7 @@ def planted(
                 clip_scaled=has("gradient_throttled", "gradient cut to 1 before fp16's scale is taken out",
                                 clip=1 / 65536),
                 never_dropped=replace(has("null_token_untrained", "token never dropped, and guided", token_drop=0.,
-                                          prior_drop=0.), w=2.),
+                                          prior_drop=0.), guidance=2.),
                 dropout_awake=replace(has("dropout_at_eval", "dropout .1, left on", dropout=.1),
                                       use=lambda D: D.train()),
                 half=also("overflow", "coefficients in half precision", use=lambda D: _Half(D).eval(), after=True),
@@ -201,7 +201,7 @@ def shown_to_doctor(
     (held, rows), (D, average, log), s = _rows(planted, p, budget), trained, planted.system
     use, null = (planted.use or (lambda D: D))(average), {"label": torch.tensor([2 * p.train.bins])}
     def sampler(D, x, sigmas, cond=None, seed=0):
-        return final(ddim(D if planted.w == 1 else Guided(D, planted.w, null=null), x, sigmas, cond))
+        return final(ddim(D if planted.guidance == 1 else Guided(D, planted.guidance, null=null), x, sigmas, cond))
     return dict(D=use, data=held, train=rows, raw=D, records=log, sigma_dist=s.levels,
                 schedule=vp_sigmas(s.table, n=36), metric=lambda x, y: float(psnr(x, y, planted.span).mean()),
                 metric_range=2., sampler=sampler, feed=feed_of(D, rows, s, budget.batch_size, budget.seed,

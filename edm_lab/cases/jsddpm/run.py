@@ -51,7 +51,7 @@ class Size:
     threads: int = 2 # in training and sampling
     # checks that take too long
     skips: tuple[str, ...] = ("solver_error", "sample_distance", "sampler_spread", "sample_memorisation")
-    w: float = 1.2 # guidance of the samples, away from what is said of no height and no class
+    guidance: float = 1.2 # guidance of the samples, away from what is said of no height and no class
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #abd7123e
 _FULL = Size()
@@ -180,7 +180,7 @@ def drawn(
     cond, x = real.rows(p.prior).cond, []
     def part(k):
         return sample_slices(D, {n: v[k:k + 8] for n, v in cond.items()}, replace(s, self_cond=0.), "ddim",
-                             seed=seed_of(seed, "samples", k), grid=_grid(s, size), w=size.w, maps=True)
+                             seed=seed_of(seed, "samples", k), grid=_grid(s, size), guidance=size.guidance, maps=True)
     with ThreadPoolExecutor(size.threads) as pool:
         for done in pool.map(part, range(0, len(real), 8)):
             x.append(done)
@@ -281,7 +281,7 @@ def _plan(size, begun) -> dict[str, float]: # stage -> seconds where it was meas
     work = seconds_of(_SLOW, size.skips)
     return {"training": 1. + (.01 + 3.6 * pass_ * size.batch / min(size.threads, 2)**.8) * (size.steps - begun),
             "measuring": 15 * size.times * pass_ * size.rows, "sampling": size.sampler * size.samples * pass_
-            * (1 + (size.w != 1)), "scoring": 4. + .05 * size.judge * (size.size / 64)**2,
+            * (1 + (size.guidance != 1)), "scoring": 4. + .05 * size.judge * (size.size / 64)**2,
             "doctor": work * .8 * size.asked * size.levels * pass_, "writing": 3.}
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #4fe2e4dc

@@ -347,7 +347,7 @@ def sample_slices(
     sampler: str = "ddim", # "ddim", "euler" or "heun"
     steps: int = 50, # of the sampler
     seed: int = 0, # of the first noise
-    w: float = 1., # guidance by the token; 1: off
+    guidance: float = 1., # guidance by the token; 1: off
     size: tuple[int, int] | None = None, # h, w; None: those of the prior
     grid: Tensor | None = None, # levels of the sampler; None: `steps` times of the table for DDIM, the usual levels for the others
     maps: bool = False, # guided away from an answer that lacks the maps of the height, too
@@ -359,17 +359,17 @@ def sample_slices(
                        device=next(D.parameters()).device)
     if grid is None:
         grid = vp_sigmas(s.table, n=steps) if sampler == "ddim" and s.sigma_dist is None else karras(steps, *_ends(s))
-    G = D if w == 1 else _guided(D, w, cond, maps)
+    G = D if guidance == 1 else _guided(D, guidance, cond, maps)
     if s.self_cond and getattr(D.net, "self_cond", False): G = _carried(G)
     return final(SAMPLERS[sampler](G, start(grid, like, gen=rng(seed, "samples")), grid, cond))
 
 # %% ../../../nbs/cases/jsddpm/02b_system.ipynb #b0c06d40
-def _guided(D, w, cond, maps):
+def _guided(D, guidance, cond, maps):
     "Guidance, with the answer along the modes left linear: what is known exactly is not exaggerated."
     null = dict(label=torch.full_like(cond["label"][:1],
                                       D.net.n_classes)) | (dict(image=torch.full_like(cond["image"][:1], torch.nan))
                                                            if maps else {})
-    G = Guided(D, w, null=null)
+    G = Guided(D, guidance, null=null)
     if getattr(D, "modes", None) is None: return G
     def both(x, sigma, cond):
         A = G(x, sigma, cond)
