@@ -4,11 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help lab test bench docs readme jupyter clean
+.PHONY: help lab test quick bench docs readme jupyter clean
 
 help:
 	@echo "make lab      install edm_lab into .venv, diagnose every card, write report/index.html"
 	@echo "make test     check that notebooks and modules agree, run all notebooks, then pytest"
+	@echo "make quick    the notebooks and tests that depend on what changed since the last commit (SINCE=main for another)"
 	@echo "make bench    time and compare every sampler with its peers, into bench/results (half an hour)"
 	@echo "make docs     build the site into _docs (no Quarto, no network)"
 	@echo "make readme   write README.md from nbs/index.ipynb"
@@ -31,6 +32,10 @@ test: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n-workers 2
 	@echo "The tests:"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# What depends on a change, in minutes: make quick SINCE=main DEPTH=2
+quick: $(VENV)/.dev
+	@$(BIN)/python tools/quick.py --since $(or $(SINCE),HEAD~1) --depth $(or $(DEPTH),1)
 
 # The peers of the extra [bench], without the image libraries that two of them ask for: only their samplers are used.
 bench: $(VENV)/.dev

@@ -3,6 +3,7 @@ import ast, json, re, shutil, subprocess, sys, warnings
 from pathlib import Path
 
 import pytest
+import words
 from book import LIB, NBS, ROOT, copy_tree, files, imports, notebooks
 
 BOOK = notebooks()
@@ -84,15 +85,62 @@ def test_lessons_follow_closely(nb):
         elif c.exported and c.public: runs[-1].append(c.public[0])
     assert not (long := [r for r in runs if len(r) > 3]), f'more than three exported definitions without a lesson between them: {long}'
 
+def statements(tree):
+    "Statements of a cell, without docstrings: what a reader has to follow, however the lines are broken."
+    text = lambda o: isinstance(o, ast.Expr) and isinstance(o.value, ast.Constant)
+    return sum(isinstance(o, ast.stmt) and not text(o) for o in ast.walk(tree))
+
 @exporting
 def test_sizes(nb):
-    long = {c.public[0] if c.public else c.code[:40]: n for c in nb.exports if (n := len(c.code.split('\n'))) > 25}
-    total = sum(len(c.code.split('\n')) for c in nb.exports)
-    assert not (over := {k: n for k, n in long.items() if n > 40}), f'exported cells of more than 40 lines: {over}'
-    assert total <= 360, f'{total} exported lines; split the notebook'
-    if long or total > 300:
-        warnings.warn(f'{nb.name}: {total} exported lines (300 is the aim)'
-                      + (f', cells over 25 lines: {long}' if long else ''))
+    per = {c.public[0] if c.public else c.code[:40]: statements(c.tree) for c in nb.exports}
+    total = sum(per.values())
+    assert not (over := {k: n for k, n in per.items() if n > 40}), f'exported cells of more than 40 statements: {over}'
+    assert total <= 300, f'{total} exported statements; split the notebook'
+    if long := {k: n for k, n in per.items() if n > 25}: warnings.warn(f'{nb.name}: cells over 25 statements: {long}')
+
+@all_nbs
+def test_lines_are_short(nb):
+    "At most 120 characters, one statement a line."
+    assert not (long := words.long_lines(nb.path)), '\n'.join(long)
+
+@pytest.mark.parametrize('path', [p for p in files() if p.suffix in ('.ipynb', '.py', '.toml', '.md')
+                                  and p.name not in ('_modidx.py', 'README.md') and 'results' not in p.parts
+                                  and (p.suffix != '.py' or p.parent.name in ('tests', 'tools', 'bench'))],
+                         ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_words(path):
+    "The words of the field (tests/words.py has the list, and the exceptions with their reasons)."
+    found = [f'{what!r} -> {instead}: {where[:120]}' for what, instead, where in words.strange(path, ROOT)]
+    assert not found, f'{len(found)}\n' + '\n'.join(found[:40])
+
+def test_one_definition_a_name():
+    where = {}
+    for nb in EXPORTING:
+        for c in nb.exports:
+            for name in c.public: where.setdefault(name, set()).add(nb.module)
+    assert not (twice := {k: sorted(v) for k, v in where.items() if len(v) > 1}), f'defined twice: {twice}'
+
+def test_titles():
+    "Unique, and at most six words."
+    titles = {nb.name: re.match(r'# (.+)', nb.cells[0].src)[1] for nb in BOOK}
+    seen = list(titles.values())
+    assert not (twice := {k: t for k, t in titles.items() if seen.count(t) > 1}), f'the same title: {twice}'
+    assert not (long := {k: t for k, t in titles.items() if len(t.split()) > 6}), f'more than six words: {long}'
+
+def annotated(f):
+    "Parameters of a function that have no type, and `->` where there is none."
+    args = [a for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs) if a.arg not in ('self', 'cls')]
+    return [a.arg for a in args if a.annotation is None] + ['->'] * (f.returns is None)
+
+@exporting
+def test_public_functions_are_annotated(nb):
+    bare = {f.name: gaps for c in nb.exports for f in c.tree.body
+            if isinstance(f, ast.FunctionDef) and f.name in c.public and (gaps := annotated(f))}
+    assert not bare, f'without types: {bare}'
+
+def test_one_training_loop():
+    "The optimiser's step is called by the trainer, and nowhere else in the package."
+    calls = {nb.module for nb in EXPORTING for c in nb.exports if re.search(r'\bopt(imi[sz]er)?\.step\(', c.code)}
+    assert calls <= {'training.step', 'training.loop', 'training.muon', 'samplers.fitted'}, f'training loops beside the trainer: {calls}'
 
 @exporting
 def test_exported_code_is_documented_and_ascii(nb):
