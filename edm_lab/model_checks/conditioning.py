@@ -17,7 +17,8 @@ from torch import Tensor
 from ..core import Denoiser, LabError, masked_mean, rng
 from ..plot import Curve, Panel
 from ..diffusion.precond import ZeroOutput
-from .context import Diff, Noisy, predict, cond_of, nats, paired
+from .context import Noisy, predict, cond_of
+from .statistics import Diff, nats, paired
 
 # %% ../../nbs/53c_model_checks.conditioning.ipynb #2a12a95c
 CONTENT = ("label", "vec", "context", "image") # keys of cond that say something about the row

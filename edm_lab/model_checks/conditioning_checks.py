@@ -20,7 +20,8 @@ from ..diagnosis.findings import Finding, Note, Unknown
 from ..denoisers.guidance import AutoGuided, Guided
 from ..plot import Panel
 from ..diffusion.precond import ZeroOutput
-from .context import Diff, Feed, Measurements, Noisy, Context, cond_of, model_check, paired
+from .context import Feed, Measurements, Noisy, Context, cond_of, model_check
+from .statistics import Diff, paired
 
 # %% ../../nbs/53ca_model_checks.conditioning_checks.ipynb #5e88f956
 @dataclass

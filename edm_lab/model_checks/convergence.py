@@ -21,7 +21,8 @@ from ..diffusion.sigma_dist import LogUniform
 from ..diffusion.noise import add_noise
 from ..plot import Curve, Panel
 from ..diffusion.precond import ZeroOutput, coeffs
-from .context import Diff, Feed, Measurements, Noisy, Context, cond_of, model_check, mean_se, modules_of, paired
+from .context import Feed, Measurements, Noisy, Context, cond_of, model_check, modules_of
+from .statistics import Diff, mean_se, paired
 
 # %% ../../nbs/53ba_model_checks.convergence.ipynb #1b8cde2e
 def _learner(m):

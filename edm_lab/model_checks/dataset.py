@@ -23,7 +23,8 @@ from ..diagnosis.findings import Finding, Note, Unknown
 from .equivariance import align
 from ..oracles.unknown_frame import SYMMETRIES
 from ..plot import Curve, Panel
-from .context import Measurements, predict, by_group, model_check, mean_se, paired, untouched
+from .context import Measurements, predict, model_check, untouched
+from .statistics import by_group, mean_se, paired
 
 # %% ../../nbs/53fa_model_checks.dataset.ipynb #4ed2e314
 def copies(

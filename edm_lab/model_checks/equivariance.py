@@ -22,7 +22,8 @@ from ..diagnosis.findings import Finding, Note
 from ..oracles.unknown_frame import SYMMETRIES
 from ..plot import Curve, Panel
 from ..diffusion.precond import coeffs
-from .context import Diff, Measurements, Noisy, Context, predict, model_check, paired
+from .context import Measurements, Noisy, Context, predict, model_check
+from .statistics import Diff, paired
 
 # %% ../../nbs/53d_model_checks.equivariance.ipynb #a733bb92
 def align(

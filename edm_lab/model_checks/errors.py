@@ -21,7 +21,8 @@ from ..diagnosis.findings import Finding, Note, Unknown
 from ..oracles.exact import DataOracle
 from ..plot import Curve, Panel
 from ..diffusion.precond import ZeroOutput, WienerDenoiser, coeffs
-from .context import Diff, Measurements, Noisy, Context, predict, model_check, modules_of, nats, paired
+from .context import Measurements, Noisy, Context, predict, model_check, modules_of
+from .statistics import Diff, nats, paired
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #bd99295d
 class Kernel:

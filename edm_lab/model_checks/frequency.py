@@ -14,7 +14,8 @@ from torch import Tensor
 from ..diagnosis.findings import Finding, Note
 from ..plot import Curve, Panel
 from ..diffusion.precond import coeffs
-from .context import Measurements, Noisy, model_check, z_needed
+from .context import Measurements, Noisy, model_check
+from .statistics import z_needed
 
 # %% ../../nbs/53fd_model_checks.frequency.ipynb #60bf8a04
 def band_power(

@@ -13,7 +13,8 @@ from torch import Tensor
 # %% ../../nbs/53fc_model_checks.images.ipynb #22e09a11
 from ..diagnosis.findings import Finding, Note
 from ..plot import Curve, Panel
-from .context import Measurements, Noisy, by_group, model_check, paired
+from .context import Measurements, Noisy, model_check
+from .statistics import by_group, paired
 
 # %% ../../nbs/53fc_model_checks.images.ipynb #90789ce6
 def roughness(

@@ -22,7 +22,8 @@ from ..diagnosis.findings import Finding, Note, Unknown
 from ..diffusion.noise import Isotropic, NoiseModel
 from ..plot import Curve, Panel
 from ..diffusion.precond import coeffs
-from .context import Measurements, Noisy, Context, model_check, modules_of, paired, untouched
+from .context import Measurements, Noisy, Context, model_check, modules_of, untouched
+from .statistics import paired
 
 # %% ../../nbs/53e_model_checks.numerics.ipynb #fd0cc22e
 class Probe(Noisy):

@@ -22,7 +22,8 @@ from ..oracles.exact import GaussianOracle
 from ..plot import Curve, Panel
 from ..oracles.test_problems import reference, sliced_w2
 from ..samplers.schedules import as_sigmas
-from .context import Measurements, Noisy, Context, cond_of, model_check, nats, untouched
+from .context import Measurements, Noisy, Context, cond_of, model_check, untouched
+from .statistics import nats
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #937d283b
 def grid_ends(
