@@ -25,7 +25,7 @@ from .system import Noised, System, brain_only, build_system, sample_slices, tra
 from ...core import LabError, rng
 from ...data.rows import Rows
 from ...training.ema import EMA
-from ...model_checks.images import roughness
+from ...metrics.images import roughness
 from ...samplers.schedules import ab_sigmas
 
 # %% ../../../nbs/cases/jsddpm/03_failure.ipynb #808968a8

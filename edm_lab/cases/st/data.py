@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 from ...core import LabError, seed_of
 from ...data.anndata import Encoder, Tissue, split_cells
 from ...data.patches import Minisets, scaled_coordinates, spread
-from ...metrics.arrangement import align, arrangement_scores
+from ...metrics.arrangement import superpose, arrangement_scores
 
 # %% ../../../nbs/cases/st/01_data.ipynb #0ccf1ae1
 def _frames(t, train):
@@ -142,7 +142,7 @@ def predict_coordinates(
     for s in dict.fromkeys(at[p.held]):
         h = at[p.held] == s
         said = [f(Z[p.held[h]]) for f in ([models[s]] if s in models else models.values())]
-        out[h] = np.mean([said[0]] + [align(v, said[0]) for v in said[1:]], axis=0)
+        out[h] = np.mean([said[0]] + [superpose(v, said[0]) for v in said[1:]], axis=0)
     return out, used
 
 # %% ../../../nbs/cases/st/01_data.ipynb #e23ae08e

@@ -19,7 +19,7 @@ from scipy.spatial.distance import cdist
 
 # %% ../../../nbs/cases/st/06_whole.ipynb #abf91048
 from ...core import LabError, seed_of
-from ...metrics.arrangement import align
+from ...metrics.arrangement import superpose
 
 # %% ../../../nbs/cases/st/06_whole.ipynb #4421d689
 def _near(F, k, seed, trees=8, leaf=256) -> np.ndarray: # n k, nearest first
@@ -320,7 +320,7 @@ def one_shot(
     "All cells as one set: exact where it fits, and only up to the size that the denoiser knows."
     xs = [np.asarray(sample_set(features, s), float) for s in seeds]
     first = xs[0] - xs[0].mean(0)
-    moved = np.stack([first] + [align(x, first) for x in xs[1:]])
+    moved = np.stack([first] + [superpose(x, first) for x in xs[1:]])
     uncertainty = np.sqrt(moved.var(0, ddof=1).mean(1)) if len(xs) > 1 else np.full(len(first), np.nan)
     return Whole(first, uncertainty)
 
