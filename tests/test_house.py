@@ -21,7 +21,8 @@ def test_imports_lower_floors_only(nb):
     for c in nb.exports:
         for m in imports(c.tree):
             assert m in floor_of, f'{nb.name} imports edm_lab.{m}, which no notebook makes'
-            assert nb.floor is None or floor_of[m] < nb.floor, f'{nb.name} imports edm_lab.{m} from the same or a higher floor'
+            lower = nb.floor is None or floor_of[m] < nb.floor
+            assert lower, f'{nb.name} imports edm_lab.{m} from the same or a higher floor'
 
 @exporting
 def test_exported_imports_name_what_they_take(nb):
@@ -39,18 +40,19 @@ def test_imports_stand_in_their_own_cells(nb):
 def test_every_module_has_its_notebook():
     made = {p.relative_to(LIB).with_suffix('').as_posix().replace('/', '.') for p in LIB.rglob('*.py')
             if p.name not in ('__init__.py', '_modidx.py')}
-    told = {nb.module for nb in EXPORTING}
-    assert not made - told, f'modules without a notebook: {sorted(made - told)}'
-    assert not told - made, f'notebooks without a module: {sorted(told - made)}; run nbdev_export'
-    assert len(told) == len(EXPORTING), 'two notebooks export the same module'
+    explained = {nb.module for nb in EXPORTING}
+    assert not made - explained, f'modules without a notebook: {sorted(made - explained)}'
+    assert not explained - made, f'notebooks without a module: {sorted(explained - made)}; run nbdev_export'
+    assert len(explained) == len(EXPORTING), 'two notebooks export the same module'
 
 def test_every_module_is_used():
     "By another notebook, or the index sends the reader to it."
     used = {m for nb in BOOK for c in nb.code for m in imports(c.tree) if m != nb.module}
     index = '\n'.join(c.src for nb in BOOK if nb.name == 'index.ipynb' for c in nb.cells)
-    told = {nb.module for nb in EXPORTING if re.search(rf'edm_lab\.{re.escape(nb.module)}\b|{re.escape(nb.name)}',
-                                                       index)}
-    assert not (lost := {nb.module for nb in EXPORTING} - used - told - ENTRY), f'imported by no other notebook, unknown to the index: {sorted(lost)}'
+    mentions = lambda nb: re.search(rf'edm_lab\.{re.escape(nb.module)}\b|{re.escape(nb.name)}', index)
+    listed = {nb.module for nb in EXPORTING if mentions(nb)}
+    lost = {nb.module for nb in EXPORTING} - used - listed - ENTRY
+    assert not lost, f'imported by no other notebook, unknown to the index: {sorted(lost)}'
 
 def test_numbered_notebooks_export():
     assert not (mute := [nb.name for nb in FLOORS if not nb.module]), f'no default_exp: {mute}'
@@ -59,13 +61,16 @@ def test_numbered_notebooks_export():
 
 @all_nbs
 def test_first_cell(nb):
-    assert nb.cells[0].kind == 'markdown' and re.match(r'# \S.*\n\n> \S', nb.cells[0].src), 'the first cell is "# Title", an empty line, "> description"'
+    first = nb.cells[0]
+    good = first.kind == 'markdown' and re.match(r'# \S.*\n\n> \S', first.src)
+    assert good, 'the first cell is "# Title", an empty line, "> description"'
 
 @baselines
 def test_last_section(nb):
     heads = [(i, m[1]) for i, c in enumerate(nb.cells) if c.kind == 'markdown'
              for m in re.finditer(r'^## +(.+)$', c.src, flags=re.M)]
-    assert heads and heads[-1][1].strip() == 'What we now know', f'the last section is {heads[-1][1] if heads else None!r}'
+    last = heads[-1][1].strip() if heads else None
+    assert last == 'What we now know', f'the last section is {last!r}'
     rest = nb.cells[heads[-1][0]].src.split('What we now know')[1]
     assert 1 <= len(re.findall(r'^\s*(?:[*-]|\d\.) ', rest, flags=re.M)) <= 5, 'about three lines, as a list'
 
@@ -83,7 +88,8 @@ def test_lessons_follow_closely(nb):
     for c in nb.code:
         if c.is_lesson: runs.append([])
         elif c.exported and c.public: runs[-1].append(c.public[0])
-    assert not (long := [r for r in runs if len(r) > 3]), f'more than three exported definitions without a lesson between them: {long}'
+    long = [r for r in runs if len(r) > 3]
+    assert not long, f'more than three exported definitions without a lesson between them: {long}'
 
 def statements(tree):
     "Statements of a cell, without docstrings: what a reader has to follow, however the lines are broken."
@@ -140,7 +146,8 @@ def test_public_functions_are_annotated(nb):
 def test_one_training_loop():
     "The optimiser's step is called by the trainer, and nowhere else in the package."
     calls = {nb.module for nb in EXPORTING for c in nb.exports if re.search(r'\bopt(imi[sz]er)?\.step\(', c.code)}
-    assert calls <= {'training.step', 'training.loop', 'training.muon', 'samplers.fitted'}, f'training loops beside the trainer: {calls}'
+    may = {'training.step', 'training.loop', 'training.muon', 'samplers.fitted'}
+    assert calls <= may, f'training loops beside the trainer: {calls - may}'
 
 @exporting
 def test_exported_code_is_documented_and_ascii(nb):
@@ -156,18 +163,19 @@ def test_exported_code_is_documented_and_ascii(nb):
 @exporting
 def test_parameters_are_documented(nb):
     "Each parameter name of a public function has a comment (meaning, unit or range), at least once in its notebook."
-    told, bare = set(), {}
+    explained, bare = set(), {}
     for c in nb.exports:
         lines = c.code.split('\n')
         for f in ast.walk(c.tree):
             if not isinstance(f, ast.FunctionDef): continue
             args = [a for a in [*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs, f.args.vararg, f.args.kwarg]
                     if a and a.arg not in ('self', 'cls')]
-            told |= {a.arg for a in args if '#' in lines[a.lineno - 1]}
+            explained |= {a.arg for a in args if '#' in lines[a.lineno - 1]}
             if f.name in c.public: bare |= {a.arg: f.name for a in args if '#' not in lines[a.lineno - 1]}
-        told |= {o.target.id for o in ast.walk(c.tree) if isinstance(o, ast.AnnAssign)
+        explained |= {o.target.id for o in ast.walk(c.tree) if isinstance(o, ast.AnnAssign)
                  and isinstance(o.target, ast.Name) and '#' in lines[o.lineno - 1]}
-    assert not (mute := {f'{f}({p})' for p, f in bare.items() if p not in told}), f'parameters that no comment explains: {sorted(mute)}'
+    mute = {f'{f}({p})' for p, f in bare.items() if p not in explained}
+    assert not mute, f'parameters that no comment explains: {sorted(mute)}'
 
 # ---- what is stored ----
 
@@ -222,11 +230,11 @@ def test_every_page_is_listed():
         for it in items:
             if isinstance(it, str): yield it
             else: yield from [*filter(None, [it.get('href')]), *flat(it.get('contents', []))]
-    listed = list(flat(yaml.safe_load((ROOT/'_quarto.yml').read_text(
-                                                                     encoding='utf-8'))['website']['sidebar']['contents']))
+    sidebar = yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']
+    listed = list(flat(sidebar))
     assert sorted(listed) == sorted(nb.name for nb in BOOK)
     order = {nb.name: nb.floor for nb in FLOORS}
-    for room in yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']:
+    for room in sidebar:
         here = [order[n] for n in flat([room]) if n in order]
         assert here == sorted(here), f"{room['section']}: the sidebar follows the numbers"
     assert (NBS/'_quarto.yml').resolve() == ROOT/'_quarto.yml'
@@ -235,6 +243,7 @@ def test_readme_is_the_index(tmp_path):
     tree = copy_tree(tmp_path/'tree')
     r = subprocess.run([sys.executable, 'tools/site.py', '--readme'], cwd=tree, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
-    assert (tree/'README.md').read_text(encoding='utf-8') == (ROOT/'README.md').read_text(encoding='utf-8'), 'run make readme'
+    made, here = ((d/'README.md').read_text(encoding='utf-8') for d in (tree, ROOT))
+    assert made == here, 'run make readme'
     links = re.findall(r'\]\((?![a-z]+:|#)([^)#\s]+)', (ROOT/'README.md').read_text(encoding='utf-8'))
     assert not (dead := [l for l in links if not (ROOT/l).exists()]), f'README.md links to what is not there: {dead}'

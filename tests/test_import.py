@@ -15,8 +15,10 @@ class Closed:
         if name.split('.')[0] in DEV_ONLY: raise ModuleNotFoundError(f'{name} is no requirement of edm_lab', name=name)
 sys.meta_path.insert(0, Closed())
 import numpy, torch
-def state(): return [str(torch.get_default_dtype()), torch.get_num_threads(), torch.is_grad_enabled(), torch.initial_seed(), torch.get_rng_state().tolist(),
-                     str(numpy.random.get_state()), str(random.getstate()), dict(os.environ), os.getcwd(), str(numpy.geterr())]
+def state():
+    return [str(torch.get_default_dtype()), torch.get_num_threads(), torch.is_grad_enabled(), torch.initial_seed(),
+            torch.get_rng_state().tolist(), str(numpy.random.get_state()), str(random.getstate()), dict(os.environ),
+            os.getcwd(), str(numpy.geterr())]
 before, lost, drawn = state(), {}, []
 for m in MODULES:
     mod = importlib.import_module('edm_lab.' + m)
@@ -30,7 +32,8 @@ def probe():
     code = f'MODULES, DEV_ONLY = {MODULES}, {DEV_ONLY}\n{PROBE}'
     r = subprocess.run([sys.executable, '-W', 'error::SyntaxWarning', '-c', code], cwd=ROOT, capture_output=True,
                        text=True)
-    assert r.returncode == 0, f'a module needs more than the requirements of edm_lab, or fails to import:\n{r.stderr[-1500:]}'
+    why = 'a module needs more than the requirements of edm_lab, or fails to import'
+    assert r.returncode == 0, f'{why}:\n{r.stderr[-1500:]}'
     *noise, last = r.stdout.splitlines()
     assert not noise, f'printed at import: {noise}'
     return json.loads(last)
@@ -40,3 +43,13 @@ def test_public_names_exist(probe): assert not probe['lost']
 def test_import_changes_no_global_state(probe): assert probe['same']
 def test_matplotlib_is_imported_only_to_draw(probe):
     assert not probe['drawn'], f"importing edm_lab.{probe['drawn'][0]} imports matplotlib"
+
+def test_editors_see_the_top_level():
+    "The block that type checkers read names what is loaded at first use, from the same modules."
+    import ast
+    import edm_lab
+    tree = ast.parse((ROOT/'edm_lab'/'__init__.py').read_text(encoding='utf-8'))
+    block = next(o for o in tree.body if isinstance(o, ast.If) and o.test.id == 'TYPE_CHECKING')
+    seen = {a.asname: o.module for o in block.body for a in o.names}
+    assert seen == edm_lab._MODULE_OF
+    for name in edm_lab.__all__: getattr(edm_lab, name)

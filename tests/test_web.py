@@ -1,4 +1,4 @@
-"The site and the report as a reader gets them: links, captions, nothing fetched; and in a real browser, at the width of a phone and of a desk."
+"The site and the report as a reader gets them: as text, and in a real browser at the width of a phone and of a desk."
 import functools, html.parser, json, re, shutil, subprocess, sys, threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -71,7 +71,9 @@ def report(pages):
 # ---- read as text ----
 
 def test_every_notebook_has_its_page(pages):
-    assert len([p for p in pages if p.startswith('site/')]) == len(notebooks())
+    others = {'site/names.html', 'site/contributing.html', 'site/changelog.html', 'site/notes.html'}
+    made = {p for p in pages if p.startswith('site/')}
+    assert others <= made and len(made) == len(notebooks()) + len(others)
 
 def test_pages_nest(pages):
     assert not (bad := {p: o.bad for p, o in pages.items() if o.bad})
@@ -115,19 +117,24 @@ def test_a_second_build_is_the_same(www, tmp_path):
 
 # ---- in a browser ----
 
-SPY = """<script>window.errs = []
+PROBE = """<script>window.errs = []
 addEventListener('error', e => errs.push(e.message || 'cannot load ' + (e.target.src || e.target.href)), true)
 addEventListener('unhandledrejection', e => errs.push(String(e.reason)))
 addEventListener('securitypolicyviolation', e => errs.push('fetches ' + e.blockedURI))
 const say = console.error; console.error = (...a) => { errs.push(a.join(' ')); say(...a) }</script>"""
 
-# One wrapper loads all pages, one after the other, in a frame of 390 px and of 1200 px (a headless window is never narrower than about 500).
+# One wrapper loads all pages, one after the other, in a frame of 390 px and of 1200 px: a headless window is never
+# narrower than about 500.
 WRAPPER = """<!DOCTYPE html><meta charset="utf-8"><iframe></iframe><script>
 const frame = document.querySelector('iframe'), out = {}, wait = ms => new Promise(r => setTimeout(r, ms))
-const load = (url, width) => new Promise(r => { frame.style = `width:${width}px;height:800px;border:0`; frame.onload = r; frame.src = url })
+const load = (url, width) => new Promise(r => {
+  frame.style = `width:${width}px;height:800px;border:0`; frame.onload = r; frame.src = url
+})
+const SCROLLS = 'pre, .wide, .out, svg, math, [style*=overflow], .sourceCode'
 function measure() {
   const d = frame.contentDocument, w = d.documentElement.clientWidth
-  const wide = [...d.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > w + 1 && !e.closest('pre, .wide, .out, svg, math, [style*=overflow], .sourceCode'))
+  const over = e => e.getBoundingClientRect().right > w + 1 && !e.closest(SCROLLS)
+  const wide = [...d.querySelectorAll('body *')].filter(over)
   return { over: d.documentElement.scrollWidth - w, wide: wide.slice(0, 3).map(e => e.outerHTML.slice(0, 120)) }
 }
 (async () => {
@@ -137,8 +144,13 @@ function measure() {
     d.querySelectorAll('details').forEach(e => e.open = true); await wait(20)
     const q = d.querySelector('#q')
     let hits = null
-    if (q) { q.value = 'denoiser'; q.dispatchEvent(new Event('input')); hits = d.querySelectorAll('#hits a').length }
-    out[url + ' at ' + width] = { shut, open: measure(), hits, text: d.body.innerText.length, errs: frame.contentWindow.errs,
+    if (q && width > 1000) {
+      q.value = 'denoiser'; q.dispatchEvent(new Event('input'))
+      for (let i = 0; i < 100 && !d.querySelector('#hits a'); i++) await wait(30)
+      hits = d.querySelectorAll('#hits a').length
+    }
+    const text = d.body.innerText.length, errs = frame.contentWindow.errs
+    out[url + ' at ' + width] = { shut, open: measure(), hits, text, errs,
       broken: [...d.images].filter(i => i.loading != 'lazy' && !i.naturalWidth).map(i => i.src.slice(0, 80)) }
   }
   await fetch('/result', { method: 'POST', body: JSON.stringify(out) })
@@ -146,13 +158,12 @@ function measure() {
 </script>"""
 
 class Handler(SimpleHTTPRequestHandler):
-    "Serves the folder; each page gets the spy and may load from here only."
+    "Serves the folder; each page gets the probe and may load from here only."
     def do_GET(self):
         path = Path(self.translate_path(self.path))
         if self.path != '/wrapper.html' and path.suffix != '.html': return super().do_GET()
-        body = self.server.wrapper if self.path == '/wrapper.html' else re.sub('<head>', f'<head>{SPY}',
-                                                                               path.read_text(encoding='utf-8'),
-                                                                               count=1)
+        if self.path == '/wrapper.html': body = self.server.wrapper
+        else: body = path.read_text(encoding='utf-8').replace('<head>', f'<head>{PROBE}', 1)
         self.send_response(200)
         self.send_header('Content-Type', 'text/html; charset=utf-8')
         self.send_header('Content-Security-Policy', "default-src 'self' data: 'unsafe-inline'")
@@ -170,14 +181,14 @@ def browser(www, pages, tmp_path_factory):
     "What one run of Chromium saw on every page."
     if CHROMIUM is None: pytest.skip('no Chromium on PATH')
     server = ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Handler, directory=str(www)))
-    server.wrapper, server.done, server.result = (WRAPPER.replace('PAGES', json.dumps(['/' + p for p in pages])),
-                                                  threading.Event(), None)
+    server.wrapper = WRAPPER.replace('PAGES', json.dumps(['/' + p for p in pages]))
+    server.done, server.result = threading.Event(), None
     threading.Thread(target=server.serve_forever, daemon=True).start()
     flags = ['--headless=new', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking',
              '--window-size=1300,900', f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
              f'http://127.0.0.1:{server.server_port}/wrapper.html']
     proc = subprocess.Popen([CHROMIUM, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try: assert server.done.wait(180), 'Chromium gave no answer in three minutes'
+    try: assert server.done.wait(180), 'Chromium did not finish in three minutes'
     finally:
         proc.terminate()
         proc.wait(20)
@@ -191,4 +202,4 @@ def test_no_broken_picture(browser): assert not (broken := {p: o['broken'] for p
 def test_no_sideways_scroll(browser):
     assert not (wide := {f'{p}, folds {k}': o[k] for p, o in browser.items() for k in ('shut', 'open')
                          if o[k]['over'] > 0})
-def test_search_finds(browser): assert not (mute := [p for p, o in browser.items() if '/site/' in p and not o['hits']])
+def test_search_finds(browser): assert not (lost := [p for p, o in browser.items() if '/site/' in p and o['hits'] == 0])

@@ -1,4 +1,7 @@
-"""The words of the house: what is not said, and what is said instead. `python tests/words.py FILE ...` lists what stands in them."""
+"""The words of the house: what is not said, and what is said instead.
+
+`python tests/words.py FILE ...` lists what stands in these files.
+"""
 import ast
 import io
 import json
@@ -44,7 +47,7 @@ ALLOWED = [
     (r"^tests/(words|test_house|book)\.py", r".*", "the list itself, and the numbers of the notebooks"),
     (r"^(CONTRIBUTING|NOTES)\.md", r"floors?", "floor: the number of a notebook"),
     (r"^NOTES\.md|^CHANGELOG\.md", r".*", "history keeps its words"),
-    (r"(^nbs/22|cases/jsddpm|bench/jsddpm|test_run_jsddpm)", r"patients?", "people with multiple sclerosis, and their files"),
+    (r"(^nbs/22|cases/jsddpm|bench/jsddpm|test_run_jsddpm)", r"patients?", "people with multiple sclerosis"),
 ]
 
 
@@ -59,7 +62,7 @@ def in_prose(text: str, path: str):
         for m in re.finditer(rx, text, flags=re.I):
             near = text[max(0, m.start() - 120):m.end() + 120].lower()
             if m[0].lower().startswith("answer") and ("question" in near or "fig-cap" in near): continue
-            if not allowed(path, m[0]): yield m[0], instead, " ".join(text[max(0, m.start() - 40):m.end() + 40].split())
+            if not allowed(path, m[0]): yield m[0], instead, " ".join(near.split())
 
 
 def in_code(src: str, path: str):
@@ -69,7 +72,8 @@ def in_code(src: str, path: str):
     for t in toks:
         if t.type == tokenize.NAME:
             for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", t.string):
-                if part.lower() in NAMES and not allowed(path, part): yield t.string, NAMES[part.lower()], t.line.strip()
+                if part.lower() in NAMES and not allowed(path, part):
+                    yield t.string, NAMES[part.lower()], t.line.strip()
         elif t.type in (tokenize.STRING, tokenize.COMMENT) and not re.search(r"\b(?:rng|seed_of|gen)\(", t.line):
             yield from in_prose(t.string, path)
 
@@ -97,11 +101,15 @@ def strange(path: Path, root: Path):
 
 def long_lines(path: Path) -> list[str]:
     "Lines of code over 120 characters, and lines with `;`."
-    text, out = path.read_text(encoding="utf-8"), []
-    srcs = ["".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "code"] if path.suffix == ".ipynb" else [text]
+    text, out, srcs = path.read_text(encoding="utf-8"), [], []
+    if path.suffix == ".ipynb":
+        srcs = ["".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+    if path.suffix == ".py": srcs = [text]
     for s in srcs:
         out += [l for l in s.split("\n") if len(l) > 120 and not l.startswith(("#| fig-cap", "#| fig-alt"))]
-        try: out += [t.line.strip() for t in tokenize.generate_tokens(io.StringIO(s).readline) if t.type == tokenize.OP and t.string == ";"]
+        try:
+            out += [t.line.strip() for t in tokenize.generate_tokens(io.StringIO(s).readline)
+                    if t.type == tokenize.OP and t.string == ";"]
         except (tokenize.TokenError, SyntaxError, IndentationError): pass
     return out
 

@@ -72,7 +72,8 @@ def main():
     p.add_argument("--list", action="store_true", help="run nothing")
     a = p.parse_args()
     nbs, tests = chosen(changed(a.since), a.depth)
-    print(f"{len(nbs)} notebooks, {len(tests)} test files depend on what changed since {a.since}:", *nbs, *tests, sep="\n  ")
+    head = f"{len(nbs)} notebooks, {len(tests)} test files depend on what changed since {a.since}:"
+    print(head, *nbs, *tests, sep="\n  ")
     if a.list: return 0
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     run = "from nbdev.test import nbdev_test; import sys; nbdev_test(sys.argv[1])"

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""The site from the notebooks, without Quarto: nbdev prepares the pages, Pandoc (from PyPI) writes them, nothing is fetched.
+"""The site from the notebooks, without Quarto: nbdev prepares the pages, Pandoc (from PyPI) writes them.
 
     python tools/site.py              # the site, into the output-dir of _quarto.yml
     python tools/site.py --out DIR    # the site, into DIR
     python tools/site.py --readme     # README.md from nbs/index.ipynb
 
-Quarto's dialect is Pandoc's Markdown, so callouts, attributes and maths keep their meaning. The order of the pages is that of
-_quarto.yml; a notebook that is not listed there, or listed and not there, is refused. Mistakes cost one line and exit code 2.
+Quarto's dialect is Pandoc's Markdown, so callouts, attributes and maths keep their meaning. Nothing is fetched.
+The order of the pages is that of _quarto.yml. A notebook that is not listed there, or listed and not there, is refused.
+Mistakes cost one line and exit code 2.
 """
 import argparse, base64, html, json, os, re, shutil, subprocess, sys, tempfile, textwrap
 from concurrent.futures import ThreadPoolExecutor
@@ -132,7 +133,8 @@ def page_md(nb, stem, figs):
             names = []
         block = code_md(code, cell['metadata'].get('language', 'python'), ' .lib' if 'exports' in opts else '')
         if 'code-fold' in opts and 'exports' not in opts:
-            block = f"<details{' open' if opts['code-fold'] == 'show' else ''}><summary>{opts.get('code-summary', 'Code')}</summary>\n\n{block}\n\n</details>"
+            fold, label = ' open' * (opts['code-fold'] == 'show'), opts.get('code-summary', 'Code')
+            block = f"<details{fold}><summary>{label}</summary>\n\n{block}\n\n</details>"
         parts += [block] * (opts.get('echo') is not False and bool(code)) + [o for o in outs if o]
     return meta, '\n\n'.join(parts + names)
 
@@ -150,7 +152,7 @@ def pandoc(md):
 # ---- HTML ----
 
 def relink(body, page, book):
-    "Links between pages: notebooks become pages, nbdev's /page.html becomes relative, what lies outside the site stays as text."
+    "Links between pages: notebooks become pages, nbdev's /page.html becomes relative, what lies outside stays text."
     def one(m):
         url, text = html.unescape(m[1]), m[2]
         if re.match(r'[a-z]+:|//|#', url): return m[0]
@@ -163,7 +165,7 @@ def relink(body, page, book):
     return re.sub(r'<a\s+href="([^"]*)"[^>]*>(.*?)</a>', one, body, flags=re.S)
 
 def dress(body):
-    "Wide things get a box of their own to scroll in, so that the page never does; Pandoc's line anchors and column widths go."
+    "Wide things get a box of their own to scroll in; Pandoc's line anchors and column widths go."
     body = re.sub(r'<a href="#cb[\d-]+"[^>]*></a>|<colgroup>.*?</colgroup>|(?<=<span) id="cb[\d-]+"', '', body,
                   flags=re.S)
     body = re.sub(r'<div class="sourceCode" id="cb\d+"><pre class="sourceCode (\w+)( lib)?">',
@@ -172,8 +174,10 @@ def dress(body):
     # log c, not logc
     body = re.sub(r'<mo>&#8289;</mo></mrow>(?=<m(?:i|n|sub|sup|subsup|frac|over|sqrt|row><mi)\b)',
                   '<mspace width="0.167em"></mspace></mrow>', body)
-    body = re.sub(r'<(msup|msub|msubsup)>(<mo minsize="(\d+)%"[^>]*>[^<]*</mo>)', # \Big)^2: a browser would shrink the bracket
-                  lambda m: f'{m[2]}<{m[1]}><mspace height="{int(m[3]) / 140:.2f}em" depth="{int(m[3]) / 350:.2f}em"></mspace>', body)
+    def tall(m): # \Big)^2: a browser would shrink the bracket
+        height, depth = int(m[3]) / 140, int(m[3]) / 350
+        return f'{m[2]}<{m[1]}><mspace height="{height:.2f}em" depth="{depth:.2f}em"></mspace>'
+    body = re.sub(r'<(msup|msub|msubsup)>(<mo minsize="(\d+)%"[^>]*>[^<]*</mo>)', tall, body)
     return re.sub(r'<math display="block".*?</math>', r'<span class="wide eq">\g<0></span>', body, flags=re.S)
 
 def plain(s):
@@ -192,7 +196,8 @@ def frame(site, nb, body, meta, book, titles):
         inside = [o for o in order if book[o][0] == section]
         items = ''.join(f"<li>{link(o, 'aria-current=page' if o == nb else '')}</li>" for o in inside)
         fold = ' open' if nb in inside else ''
-        menu.append(f'<li><details class="room"{fold}><summary>{html.escape(section)}</summary><ul>{items}</ul></details></li>')
+        head = f'<summary>{html.escape(section)}</summary>'
+        menu.append(f'<li><details class="room"{fold}>{head}<ul>{items}</ul></details></li>')
     toc = [f'<li class="l{n}"><a href="#{i}">{re.sub("</?a[^>]*>", "", t)}</a></li>' for n, i, t in headings(body)
            if n in (2, 3)]
     room = [o for o in order if book[o][0] == book[nb][0]]
@@ -205,8 +210,9 @@ def frame(site, nb, body, meta, book, titles):
     head = plain(titles[nb]) if nb == order[0] else f'{plain(titles[nb])} · {site}'
     return Template((HERE/'page.html').read_text(encoding='utf-8')).substitute(
         site=html.escape(site), up=relpath('.', here), home=html.escape(relpath(book[order[0]][1], here)),
-        menu='\n'.join(menu), body=body, near=''.join(near), title=titles[nb], head=html.escape(head), lead=meta['lead'],
-        about=html.escape(plain(meta['lead']), True), made=f'<p class="made">{made}</p>' if made else '', toc=contents)
+        menu='\n'.join(menu), body=body, near=''.join(near), title=titles[nb], head=html.escape(head),
+        lead=meta['lead'], about=html.escape(plain(meta['lead']), True),
+        made=f'<p class="made">{made}</p>' if made else '', toc=contents)
 
 # ---- pages that are no notebooks ----
 
@@ -218,7 +224,8 @@ def names_md():
     rooms = {}
     for module, found in syms.items():
         path = ROOT/(module.replace('.', '/') + '.py')
-        docs = {o.name: (ast.get_docstring(o) or '').split('\n')[0] for o in ast.parse(path.read_text(encoding='utf-8')).body
+        tree = ast.parse(path.read_text(encoding='utf-8'))
+        docs = {o.name: (ast.get_docstring(o) or '').split('\n')[0] for o in tree.body
                 if isinstance(o, ast.FunctionDef | ast.ClassDef)}
         for full, (to, _) in found.items():
             name = full.removeprefix(module + '.')
@@ -228,7 +235,8 @@ def names_md():
     out = ['# Names', 'Every public function and class: what it does, and where it is defined.']
     for room, rows in rooms.items():
         out += [f'## {room}', '| name | module | what it does |\n|---|---|---|']
-        out[-1] += ''.join(f'\n| [`{n}`]({to}) | `{m}` | {cell(d)} |' for n, to, m, d in sorted(rows, key=lambda r: r[0].lower()))
+        rows.sort(key=lambda r: r[0].lower())
+        out[-1] += ''.join(f'\n| [`{n}`]({to}) | `{m}` | {cell(d)} |' for n, to, m, d in rows)
     return '\n\n'.join(out)
 
 def cell(text):
@@ -323,7 +331,7 @@ def quoted(m):
     return '\n'.join(f'> {line}'.rstrip() for line in text.split('\n'))
 
 def readme():
-    "README.md from nbs/index.ipynb: prose and code as they stand, printed text, no pictures; links lead to the notebooks."
+    "README.md from nbs/index.ipynb: prose, code, printed text, no pictures; links lead to the notebooks."
     parts, to_nb = (['<!-- Made from nbs/index.ipynb by `make readme`; edit the notebook. -->'],
                     {v[1]: k for k, v in read_book()[2].items()})
     for c in json.loads((NBS/'index.ipynb').read_text(encoding='utf-8'))['cells']:

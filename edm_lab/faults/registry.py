@@ -22,7 +22,8 @@ from torch import nn
 # %% ../../nbs/54a_faults.registry.ipynb #e164a028
 from ..denoisers.prediction_type import VPDenoiser
 from ..core import randn_like, rng
-from .pipeline import CLASSES, KINDS, fault, healthy, keep, net_for, psnr, rescaled, solve
+from .pipeline import CLASSES, KINDS, fault, healthy, keep, net_for, rescaled, solve
+from ..metrics.images import pooled_psnr
 from ..denoisers.guidance import Guided
 from ..diffusion.sigma_dist import LogNormal, ScheduleMatched
 from ..diffusion.loss import edm_weight
@@ -394,4 +395,4 @@ def nearest_row_output(p):
 @fault("metric_range", trains=False)
 def psnr_range_halved(p):
     "PSNR with a range of 1 on data in [-1, 1]: 6.02 dB too low (case jsddpm)."
-    return replace(p, metric=lambda x, y, span: psnr(x, y, span / 2))
+    return replace(p, metric=lambda x, y, span: pooled_psnr(x, y, span / 2))

@@ -17,7 +17,7 @@ from torch import nn
 from .data import Prepared
 from .failure import Budget, suspects
 from .model import Bridged, channel_spread
-from .quality import psnr
+from ...metrics.images import psnr
 from .system import System, brain_only, build_system, feed_of, healthy, train_system
 from ...core import LabError, rng, sigma_like
 from ...data.rows import Rows

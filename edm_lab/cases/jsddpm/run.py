@@ -16,7 +16,8 @@ import torch
 from .data import Prepared, means, prepare, read_slices
 from .model import Bridged, channel_spread
 from .modes import slice_modes
-from .quality import brightness, memorisation, obeyed, psnr, quality, ssim, train_judge
+from .quality import brightness, memorisation, obeyed, quality, train_judge
+from ...metrics.images import psnr, ssim
 from .sheets import as_volumes, by_bin, curves, run_page, sheet_png, summary
 from .system import System, brain_only, build_system, eps_table, feed_of, healthy, sample_slices, train_system
 from ...training.checkpoint import Kept, steps_in
