@@ -17,7 +17,7 @@ from .core import LabError
 # %% ../nbs/50_plot.ipynb #acbc6a3c
 ROLES = dict( # role -> how it is drawn
     log=dict(color="C0", marker="o", ms=6, lw=0, zorder=7), ours=dict(color="C0", lw=2, zorder=4), other=dict(color="C1", marker="s", ms=4, lw=1.6, zorder=4),
-    fit=dict(color="C3", lw=1.4, ls="-", zorder=6), null=dict(color=".35", lw=1.6, ls="--"), wiener=dict(color=".55", lw=1.6, ls="-."),
+    fit=dict(color="C3", lw=1.4, ls="-", zorder=6), zero_output=dict(color=".35", lw=1.6, ls="--"), wiener=dict(color=".55", lw=1.6, ls="-."),
     oracle=dict(color=".15", lw=1.8, ls="-"), chance=dict(color=".6", lw=1.4, ls=":"), limit=dict(color="C2", marker="_", ms=14, mew=2, lw=0, zorder=6))
 
 # %% ../nbs/50_plot.ipynb #7ad1328e
@@ -27,7 +27,7 @@ class Curve:
     name: str # as in the legend
     x: list[float] # abscissae, in the panel's unit
     y: list[float] # ordinates
-    role: str = "ours" # log, ours, other, fit, null, wiener, oracle, chance or limit
+    role: str = "ours" # log, ours, other, fit, zero_output, wiener, oracle, chance or limit
     err: list[float] | None = None # one standard error of each y
     def __post_init__(self):
         if self.role not in ROLES:

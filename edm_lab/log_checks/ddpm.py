@@ -40,7 +40,7 @@ def _mse_panel(card, caption):
     "Logged noise errors beside their trivial floor."
     ab, t = vp_table(card), np.arange(card["noise.timesteps"] or 1000)
     baselines = [Curve(f"trivial predictor, variance {s2:g}", t[5:], scalar_mse_eps(ab, s2)[5:], role)
-                 for s2, role in zip(card["data.variance"] or [1.], ("null", "wiener", "chance"))]
+                 for s2, role in zip(card["data.variance"] or [1.], ("zero_output", "wiener", "chance"))]
     return Panel("Is the noise predicted at all?", caption,
                  [*baselines, Curve("logged", card["logged.mse.t"], card["logged.mse.mse_eps"], "log")],
                  xlabel="timestep t", ylabel="MSE of the predicted noise", xscale="linear", yscale="log",
@@ -111,7 +111,7 @@ def _x0_panel(card):
     grid = np.arange(5, card["noise.timesteps"] or 1000)
     ab = vp_table(card)[grid]
     healthy = [Curve(f"trivial predictor, variance {v:g}", grid, scalar_mse_eps(ab, v) * (1 - ab) / ab, r)
-               for v, r in zip(s2, ("null", "wiener", "chance"))]
+               for v, r in zip(s2, ("zero_output", "wiener", "chance"))]
     return Panel("How wrong is the image?", f"What does the logged noise error mean for the image? An error of "
                  f"{implied.max():.2g} at t = {int(t[int(implied.argmax())])}, where predicting the mean would cost "
                  f"no more than the variance of the data.", [*healthy, Curve("implied by the log", t, implied, "log")],

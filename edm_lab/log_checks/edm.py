@@ -38,7 +38,7 @@ def _scale_panel(
     caption: str, # question and answer
 ) -> Panel:
     "The scale table with the best fit of each family around it."
-    role = dict(null="null", wiener="wiener", symmetry="oracle", informed="chance")
+    role = dict(null="zero_output", wiener="wiener", symmetry="oracle", informed="chance")
     sigma, best = np.array(card["logged.scale.sigma"]), {}
     for f in fits: best.setdefault(f.hypothesis.family, f)
     x = np.geomspace(sigma.min() / 1.3, sigma.max() * 1.3, 80)

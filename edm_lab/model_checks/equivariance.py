@@ -236,7 +236,7 @@ def equivariance(
     worst = int(torch.where(t.price.z > z, cost, -1.).argmax())
     panel = Panel("Does the answer turn with its input?", f"Does the answer turn with its input? Its learnt part is "
                   f"off by {100 * t.error.min():.2g} to {100 * t.error.max():.2g} % of its size.",
-                  [Curve("D(xR) against D(x)R", m.sigmas, t.error), Curve("float32 alone", m.sigmas, t.floor, "null")],
+                  [Curve("D(xR) against D(x)R", m.sigmas, t.error), Curve("float32 alone", m.sigmas, t.floor, "zero_output")],
                   ylabel="rms over that of c_out F", yscale="log")
     says = (f"turned by frames of {s.symmetry}, the learnt part of the answer is off by {100 * t.error.median():.2g} "
             f"% of its size (median over the levels; float rounding {100 * t.floor.max():.1g} % at most)")
@@ -284,7 +284,7 @@ def orbit_shrinkage(s, m):
                     "answer beside the largest that a denoiser without the frame can give.",
                     [Curve("size of the answer", m.sigmas, scale, "ours", se.tolist()),
                      Curve("frame unknown, shape known", m.sigmas, ceiling, "oracle"),
-                     Curve("F_x = 0", m.sigmas, 1 / (1 + (m.sigmas / m.sigma_data)**2).sqrt(), "null")],
+                     Curve("F_x = 0", m.sigmas, 1 / (1 + (m.sigmas / m.sigma_data)**2).sqrt(), "zero_output")],
                     ylabel="over the size of the data"), Panel("What is the frame's part of the loss?",
                                                                 "What is the frame's part of the loss? Raw, aligned "
                                                                "and invariant loss on the same rows.",

@@ -137,12 +137,12 @@ def audit_panels(
 ) -> list[Panel]: # errors as a share of what F_x = 0 pays, and what is known
     "The errors beside their rivals, and the share of the knowable that is known."
     s, scale = _floats(a.sigmas), a.c_out**2
-    roles = dict(D="ours", null="null", wiener="wiener", kernel="chance", oracle="oracle")
+    roles = dict(D="ours", null="zero_output", wiener="wiener", kernel="chance", oracle="oracle")
     curves = [Curve(k, s, _floats(a.err[k].mean(1) / scale), r,
                     _floats(a.err[k].std(1) / a.err[k].shape[1]**.5 / scale) if k == "D" else None)
               for k, r in roles.items() if k in a.err]
     K = a.skill()
-    known = [Curve("everything", s, [1.] * len(s), "oracle"), Curve("nothing", s, [0.] * len(s), "null"),
+    known = [Curve("everything", s, [1.] * len(s), "oracle"), Curve("nothing", s, [0.] * len(s), "zero_output"),
              Curve("D", s, _floats(K.mean), "ours", _floats(2 * K.se))]
     low, high = float(K.mean.nan_to_num(1).min()), float(K.mean.nan_to_num(1).max())
     return [Panel("Is it better than its rivals?", f"Loss of F_x at each level, F_x = 0 pays about 1: D between "

@@ -63,7 +63,7 @@ def finest_frequency(s, m: Measurements): # the subject, and what is measured of
     panel = Panel("At which scale does it know anything?", f"Does the finest scale get through? "
                   f"{'No' if closed.any() else 'Yes'}.", [Curve("D", f, skill[0, c], "ours"),
                                                           Curve("Wiener, band by band", f, linear[0, c], "wiener"),
-                                                          Curve("F = 0", f, [0.] * 4, "null")],
+                                                          Curve("F = 0", f, [0.] * 4, "zero_output")],
                   xlabel="spatial frequency (cycles a pixel)", ylabel="1 - error / error of F = 0", xscale="linear")
     if closed.any():
         yield Finding("bottleneck", "high", .93,

@@ -404,7 +404,7 @@ def eps_amplification(s, m):
                   f"{float(mse[-1] / v):.3g} variances of the data.",
                   [Curve("error of x0", noisy.sigmas, mse / v, "ours"),
                    Curve("error of the noise", noisy.sigmas, mse / noisy.sigmas**2, "other"),
-                   Curve("answering the mean", noisy.sigmas, [1.] * len(mse), "null")], ylabel="mse / variance",
+                   Curve("answering the mean", noisy.sigmas, [1.] * len(mse), "zero_output")], ylabel="mse / variance",
                   yscale="log")
     if bad.any():
         yield (Finding("x0_amplification", "critical" if float((mse / v).max()) > 10 else "high", .95,

@@ -99,7 +99,7 @@ def curves(
              for c in ("image", "mask")]
     def pair(ours, null):
         return [Curve("image", ts, ours[0]), Curve("mask", ts, ours[1], "other"),
-                Curve("best multiple of the input, image", ts, null[0], "null"),
+                Curve("best multiple of the input, image", ts, null[0], "zero_output"),
                 Curve("the same, mask", ts, null[1], "wiener")]
     common = dict(xlabel="time t", xscale="linear")
     return [Panel("Does it beat a multiple of its input?",
@@ -110,7 +110,7 @@ def curves(
             Panel("By how much?", "The same error over that of the best multiple of the input: 1 knows the variance "
                   "of the data and nothing else.", [Curve("image", ts, of("ratio")[0]),
                                                     Curve("mask", ts, of("ratio")[1], "other"),
-                                                    Curve("best multiple of the input", ts, [1.] * len(ts), "null")],
+                                                    Curve("best multiple of the input", ts, [1.] * len(ts), "zero_output")],
                   ylabel="error over trivial", yscale="log", **common),
             Panel("What is the answer worth?", "PSNR of x0_hat with range 2, before any post-processing. A mean over "
                   "all times would hide this fall.", pair(of("psnr"), floor), ylabel="PSNR (dB)", **common)]

@@ -127,7 +127,7 @@ def size_panel(
                  "grey lines (they lie on each other where residuals are alike in both directions) says nothing that "
                  "the noisy input does not say itself.", [Curve("the denoiser", s.tolist(), ours),
                                                           Curve("null, F_x = 0", s.tolist(),
-                                                                zero_output_scale(s, sd).tolist(), "null"),
+                                                                zero_output_scale(s, sd).tolist(), "zero_output"),
                                                           Curve("Wiener", s.tolist(), wiener_scale(s, var).tolist(),
                                                                 "wiener")],
                  xlabel="noise level σ (radii of the section)", ylabel="scale_r", ylim=(0, 1.1))
