@@ -13,7 +13,7 @@ import torch
 
 from edm_lab.core import write_whole
 from edm_lab.samplers.fitted import fit_schedule
-from edm_lab.oracles.test_problems import PROBLEMS, problem, reference, rel_rms, sliced_w2, start_noise
+from edm_lab.oracles.test_problems import PROBLEMS, problem, reference_solution, rel_rms, sliced_w2, start_noise
 from edm_lab.samplers.single_step import final
 from edm_lab.samplers.multistep import default_table, multistep
 
@@ -60,7 +60,7 @@ def main(budgets):
             if str(n) in results["runs"][name]: continue
             if name not in known:
                 D = problem(name)
-                known[name] = D, (x_T := start_noise(D, TESTS)), reference(D, x_T)
+                known[name] = D, (x_T := start_noise(D, TESTS)), reference_solution(D, x_T)
             begin = time.perf_counter()
             row = results["runs"][name][str(n)] = one(name, n, *known[name])
             results["geomean"] = summary(results)

@@ -27,7 +27,7 @@ from edm_lab.diffusion import loss, precond  # noqa: E402
 from edm_lab.samplers import single_step as sampler, stochastic as sde, multistep as solvers  # noqa: E402
 from edm_lab.core import rng, write_whole  # noqa: E402
 from edm_lab.diffusion.sigma_dist import LogNormal  # noqa: E402
-from edm_lab.oracles.test_problems import problem, reference, rel_rms, sliced_w2, spiral, start_noise  # noqa: E402
+from edm_lab.oracles.test_problems import problem, reference_solution, rel_rms, sliced_w2, spiral, start_noise  # noqa: E402
 
 HERE = Path(__file__).parent
 BUDGETS = (4, 6, 8, 10, 12, 16, 20, 35, 64)
@@ -78,7 +78,7 @@ def problems():
         D = trained_spiral() if name == "D" else problem(name)
         x_T = 80 * torch.randn(n, 2, dtype=torch.float64,
                                generator=torch.Generator().manual_seed(1)) if name == "D" else start_noise(D, n)
-        ref = reference(D, x_T)
+        ref = reference_solution(D, x_T)
         out[name] = (D, D if name in "ABC" else ref, x_T, ref)
     return out
 

@@ -12,7 +12,7 @@ from edm_lab.denoisers.prediction_type import from_x0
 from edm_lab.core import LabError, rng
 from edm_lab.denoisers.interop import set_sigmas
 from edm_lab.oracles.exact import GaussianOracle
-from edm_lab.oracles.test_problems import problem, reference, rel_rms, start_noise
+from edm_lab.oracles.test_problems import problem, reference_solution, rel_rms, start_noise
 from edm_lab.samplers.single_step import af3, churn, ddim, euler, final, heun, start
 from edm_lab.samplers.schedules import karras
 from edm_lab.samplers.stochastic import ancestral, ancestral_2s, restart, sde_dpmpp
@@ -192,6 +192,6 @@ def test_few_calls_do_not_explode(name):
     "Row 11: Heun with few steps divides by sigma_next = .002 after a jump of decades: 80 times the data's size at 3 calls. The default door has another solver there."
     D = problem(name)
     x = start_noise(D, 256)
-    ref = reference(D, x)
+    ref = reference_solution(D, x)
     assert rel_rms(final(heun(D, x, karras(2))), ref) > 10
     for nfe in (2, 3, 4, 6, 8): assert rel_rms(final(multistep(D, x, default_table(nfe))), ref) < 1

@@ -20,7 +20,7 @@ from ..diagnosis.findings import Finding, Note, Unknown
 from ..diffusion.sigma_dist import coverage
 from ..oracles.exact import GaussianOracle
 from ..plot import Curve, Panel
-from ..oracles.test_problems import reference, sliced_w2
+from ..oracles.test_problems import reference_solution, sliced_w2
 from ..samplers.schedules import as_sigmas
 from .context import Measurements, Noisy, Context, cond_of, model_check, untouched
 from .statistics import nats
@@ -277,7 +277,7 @@ def solver_gap(
     with untouched(m.s.D, seed=0), torch.no_grad():
         a, b = (noisy.valid(m.s.sampler(m.s.D, x_T.clone(), grid, cond=noisy.cond, seed=i)) for i in (0, 1))
         if float((a - b).double().square().mean().sqrt()) > 1e-3 * float(a.double().square().mean().sqrt()): return None
-        ref = noisy.valid(reference(m.s.D, x_T.double() if x_T.dtype == torch.float64 else x_T, float(grid[0]), low,
+        ref = noisy.valid(reference_solution(m.s.D, x_T.double() if x_T.dtype == torch.float64 else x_T, float(grid[0]), low,
                                     steps, noisy.cond))
     data, n = m.held.x0, len(a)
     k = min(n, len(data) // 2)

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 # %% ../../nbs/15c_samplers.fitted.ipynb #15decc3c
 from ..core import Denoiser, LabError, rng, write_whole
 from ..diffusion.noise import Isotropic, NoiseModel
-from ..oracles.test_problems import rel_rms, reference, sliced_w2
+from ..oracles.test_problems import rel_rms, reference_solution, sliced_w2
 from .single_step import final
 from .schedules import karras
 from .multistep import Table, default_table, multistep
@@ -156,7 +156,7 @@ def exact_ends(
     i = torch.arange(n, device=like.device) % len(like)
     cond = cond and {k: v[i] if isinstance(v, Tensor) and len(v) == len(like) else v for k, v in cond.items()}
     x_T = sigma_max * noise.sample(like[i], gen).double()
-    return Ends(x_T, reference(_Wide(D, like.dtype), x_T, sigma_max, sigma_min, cond=cond), cond)
+    return Ends(x_T, reference_solution(_Wide(D, like.dtype), x_T, sigma_max, sigma_min, cond=cond), cond)
 
 # %% ../../nbs/15c_samplers.fitted.ipynb #aa3fc9bc
 def _slope(D, knobs, ends, z, robust, penalty, batch):
