@@ -25,6 +25,7 @@ from ..core import Denoiser, LabError, rng
 from ..diagnosis.card import Card
 from ..diagnosis.findings import Check, unknown
 from ..diffusion.noise import Centred, Isotropic, NoiseModel
+from ..diffusion.precond import ZeroOutput
 from ..diffusion.sigma_dist import SigmaDist
 from .statistics import z_needed
 
@@ -222,6 +223,10 @@ class Measurements:
     def train(self) -> Noisy | None:
         "Training rows with noise; None: not given."
         return self.s.train and Noisy(self.part(self.s.train), self.sigmas, self.s.noise, self.seed)
+    @cached_property
+    def zero_output(self) -> ZeroOutput:
+        "The denoiser with F_x = 0."
+        return ZeroOutput(self.s.D.sigma_data)
     def of(self, f: Callable, *args: object) -> object: # f: what to measure, with its further arguments
         "f(self, *args), made once."
         key = (f, *(a if isinstance(a, str | int | float | tuple | None) else id(a) for a in args))
