@@ -1,4 +1,12 @@
-"""The lab that says why a diffusion model on scientific data fails, proves it, and cures it."""
+"""The lab that says why a diffusion model on scientific data fails, proves it, and cures it
+
+The loss falls, the samples are garbage, and the log does not say why. edm_lab reads a log with its settings, or
+the model itself. It names the cause and shows the curves that prove it.
+
+One contract holds everything together: a denoiser is `D(x, sigma, cond=None) -> x0_hat` with an attribute
+`sigma_data`. `edm_lab.examine(D, held_out)` examines a model, `edm_lab.diagnose(edm_lab.open_run(path))` reads a
+log, `edm_lab.train` trains, and the samplers draw."""
+
 __version__ = "0.2.0"
 
 from typing import TYPE_CHECKING
