@@ -18,7 +18,7 @@ from ..core import LabError, write_whole
 from ..plot import figure
 
 # %% ../../nbs/52i_diagnosis.bisect.ipynb #a8851b7e
-OUTCOMES = "card", "logged", "source", "notes" # sections that tell of a run and do not make it
+OUTCOMES = "card", "logged", "source", "notes", "diagnosis" # sections that tell of a run and do not make it
 def differing(
     working: Card, # of a run that works
     failing: Card, # of a run that does not

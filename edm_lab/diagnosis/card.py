@@ -201,6 +201,7 @@ SCHEMA |= dict(evaluation=dict(psnr_max_value=Key(float, "max_val of the PSNR", 
                            set_len=Key(int, "cells a set", positive)),
                source=dict(text=Key(str, "where the card was transcribed from"),
                            where=Key(dict, "citation of each key")),
+               diagnosis=dict(skip=Key("words", "names of checks that do not run")),
                notes=dict(observations=Key("words", "other statements of the run's authors")))
 
 # %% ../../nbs/52_diagnosis.card.ipynb #fdf15dd0
