@@ -47,7 +47,7 @@ def subject(width, d=16, depth=3):
 def bare(D, rows, size):
     "The same work without a trainer: batch, noise, loss, gradient, clip, rate, AdamW, average."
     o, ema = Optim(), EMA(D)
-    opt = o.make(D.parameters())
+    opt = o.make(D)
     params = list(D.parameters())
     for s in count():
         loss = denoising_loss(D, batch(rows, size, 0, s).x0, SIGMA_DIST, gen=rng(0, "step", s)).mean()

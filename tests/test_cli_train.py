@@ -1,6 +1,7 @@
 "`edm_lab train`, `sample`, `examine`: stopped, resumed, damaged, without the extras, on files; bad input is one line and leaves nothing."
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +62,21 @@ def test_stopped_and_killed_and_resumed_is_the_same_run(tmp_path):
     assert done.returncode == 0 and "resumed after step" in done.stdout, done.stderr
     a, b = weights(want), weights(got)
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_run_of_version_0_1_goes_on(tmp_path):
+    "Its card, settings and states bear the names of then; steps 30 and 40 are those that version 0.1 made."
+    from edm_lab.training.logger import read_log
+    shutil.copytree(ROOT / "tests" / "data" / "run_0_1", tmp_path / "r")
+    r = run("train", "mixture", "net.width=16", "data.rows=4096", "train.batch=32", "train.steps=40",
+            "train.log_every=10", "train.ckpt_every=20", "--out", tmp_path / "r", "--resume")
+    assert r.returncode == 0 and "resumed after step 20" in r.stdout, r.stderr
+    rows = {row["step"]: row for row in read_log(tmp_path / "r" / "log.jsonl")[0]}
+    want = {30: dict(loss=1.0708561405306682, lr=3e-4, grad_norm=.6758673787117004, held=.9598931527470995),
+            40: dict(loss=.9521897494007134, lr=4e-4, grad_norm=.38666868209838867, held=.9599996326387554)}
+    assert sorted(rows) == [10, 20, 30, 40]
+    for step, values in want.items():
+        for k, v in values.items(): assert abs(rows[step][k] - v) < 1e-5, (step, k, rows[step][k], v)
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path):

@@ -37,7 +37,7 @@ from ..samplers.schedules import karras
 from ..samplers.multistep import dpmpp, eab, multistep, unipc
 from ..training.step import draw_batch
 from ..model_checks.context import Feed, cond_of
-from ..training.loop import Fit, fit
+from ..training.loop import TrainResult, fit
 
 # %% ../../nbs/56a_runs.train_run.ipynb #1cb6502d
 def _extras():
@@ -69,7 +69,7 @@ def train_run(
     card: Card, # from `load_recipe`
     out: str | Path, # folder of the run
     resume: bool = False, # go on with the run that is there
-) -> tuple[Recipe, Fit]: # what was trained, and how it went
+) -> tuple[Recipe, TrainResult]: # what was trained, and how it went
     "Train what a recipe names, into a folder."
     _extras()
     r, out, c = build_recipe(card), Path(out), card

@@ -31,7 +31,7 @@ from ...diffusion.precond import Precond, coeffs
 from ...samplers.single_step import euler, start
 from ...samplers.schedules import karras
 from ...diffusion.self_cond import Carried, SelfConditioned, with_prediction
-from ...training.step import Batch, Task, draw_batch
+from ...training.step import Feed, Task, draw_batch
 from .curriculum import Curriculum, Stages
 from .losses import (WEIGHTS, Clamped, align_loss, default_gates, edge_loss, gram_learn, gram_loss,
                                      gram_scale, invariance_loss, knn_scale, nca_loss, out_scale, rms, scale_clamp,
@@ -182,7 +182,7 @@ def _gated(each, gates, c_skip):
 # %% ../../../nbs/cases/st/02c_system.ipynb #ff764887
 def every_loss(
     D: Precond, # around a `TissueNet`
-    b: Batch, # a batch as `draw_batch` gives it, its levels of shape b
+    b: Feed, # a batch as `draw_batch` gives it, its levels of shape b
     s: System, # weights, clamp, boosts
     gates: dict | None = None, # name -> gate, told of this batch; None: everything counts
     gen: torch.Generator | None = None, # tosses the coins: context dropout and the second pass
