@@ -16,7 +16,9 @@ from torch import Tensor
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #4bd027cc
 # noqa: F401 (importing them registers their checks)
-from . import target as asked, frequency as bands, conditioning_checks as condition_checks, batches as feed, equivariance as frames, images, psnr_range as metric, numerics, sampler as sampling, dataset as trainset, data_symmetry as turns
+from . import batches, noise_correlation, training_levels, label_pairing
+from . import target, frequency, conditioning_checks, equivariance, images, psnr_range, numerics
+from . import sampler, dataset, augmentation, data_symmetry
 from .channels import columns
 from .errors import audit
 from ..diagnosis.card import Card
