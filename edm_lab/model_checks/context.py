@@ -21,7 +21,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 # %% ../../nbs/53aa_model_checks.context.ipynb #0a103793
-from ..core import Denoiser, LabError, rng
+from ..core import Denoiser, LabError, rng, with_mask
 from ..diagnosis.card import Card
 from ..diagnosis.findings import Check, unknown
 from ..diffusion.noise import Centred, Isotropic, NoiseModel
@@ -77,7 +77,7 @@ def cond_of(
     rows: object, # `Rows`
 ) -> dict | None: # None where there is neither condition nor mask
     "The condition of rows as a denoiser gets it, with their mask."
-    return {**(rows.cond or {}), **({} if rows.mask is None else dict(mask=rows.mask))} or None
+    return with_mask(rows.cond, rows.mask)
 
 # %% ../../nbs/53aa_model_checks.context.ipynb #e774bb0a
 class Noisy:

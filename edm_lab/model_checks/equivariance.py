@@ -216,8 +216,9 @@ def _turned(m): return turned(m.s.D, m.held, m.s.symmetry)
 
 # %% ../../nbs/53d_model_checks.equivariance.ipynb #83c8e522
 def _frame_known(m): # does the condition of the held-out rows tell their frame?
-    from edm_lab.model_checks.conditioning import content, probe
-    return bool(content(m.held.rows.cond)) and probe(m.held.rows).z > m.z()
+    from edm_lab.model_checks.condition_value import fit_condition
+    from edm_lab.model_checks.conditioning import content
+    return bool(content(m.held.rows.cond)) and fit_condition(m.held.rows).z > m.z()
 
 # %% ../../nbs/53d_model_checks.equivariance.ipynb #f2216c73
 @model_check("symmetry")

@@ -150,7 +150,8 @@ def _error_panel(a):
 def _skill_panel(a):
     "Skill at each level."
     s, K = _floats(a.sigmas), a.skill()
-    curves = [Curve("best error", s, [1.] * len(s), "oracle"), Curve("scalar baseline", s, [0.] * len(s), "zero_output"),
+    curves = [Curve("best error", s, [1.] * len(s), "oracle"),
+              Curve("scalar baseline", s, [0.] * len(s), "zero_output"),
               Curve("D", s, _floats(K.mean), "ours", _floats(2 * K.se))]
     low, high = float(K.mean.nan_to_num(1).min()), float(K.mean.nan_to_num(1).max())
     text = f"0: the best multiple of the input; 1: the best error. Found: {low:.2f} to {high:.2f}."
