@@ -68,11 +68,12 @@ class Note:
 
 # %% ../../nbs/52c_diagnosis.findings.ipynb #5e1f0a02
 class _Sentence(string.Formatter):
-    "Format strings whose lists are written with commas, each value by the format that follows the colon."
+    "Format strings whose lists are written with commas. A format may end in a unit: `{share:.1f %}`."
     def format_field(self, value, spec):
         if hasattr(value, "tolist"): value = value.tolist()
-        if not isinstance(value, list | tuple): return format(value, spec)
-        return ", ".join(format(v, spec) for v in value[:6]) + (", ..." if len(value) > 6 else "")
+        spec, space, unit = spec.partition(" ")
+        if not isinstance(value, list | tuple): return format(value, spec) + space + unit
+        return ", ".join(format(v, spec) + space + unit for v in value[:6]) + (", ..." if len(value) > 6 else "")
     def fields(self, text: str) -> set[str]: return {name for _, name, _, _ in self.parse(text) if name}
 
 # %% ../../nbs/52c_diagnosis.findings.ipynb #5e1f0a04
@@ -107,6 +108,13 @@ def _filled(text, id, numbers):
     return _say.format(text, **numbers)
 _say = _Sentence()
 
+# %% ../../nbs/52c_diagnosis.findings.ipynb #5e1f0a0b
+def _lines(evidence, id, numbers):
+    "The lines of one entry of evidence: one, one a record, or none where its numbers are not given."
+    if isinstance(evidence, dict):
+        return [_filled(evidence["text"], id, row) for row in numbers.get(evidence["each"], [])]
+    return [_filled(evidence, id, numbers)] if _say.fields(evidence) <= numbers.keys() else []
+
 # %% ../../nbs/52c_diagnosis.findings.ipynb #5e1f0a07
 def finding(
     id: str, # "check.message"
@@ -117,7 +125,7 @@ def finding(
 ) -> Finding: # with every sentence filled in
     "A finding from its message. A `LabError` names a message or a number that is missing."
     m, known = _message(id, "claim"), {k: v for k, v in numbers.items() if v is not None}
-    lines = [_filled(e, id, known) for e in m.get("evidence", []) if _say.fields(e) <= known.keys()]
+    lines = [line for e in m.get("evidence", []) for line in _lines(e, id, known)]
     cause = m.get("cause", id.rpartition(".")[2])
     claim, fix = (_filled(m[k], id, known) for k in ("claim", "fix"))
     return Finding(cause, severity or m["severity"], confidence, claim, lines, fix, list(panels), id)
