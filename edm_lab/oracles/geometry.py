@@ -53,7 +53,7 @@ def _weights(x, weight, mask):
     "Weights `*b n 1`, float64, zero in the padding."
     w = torch.ones(x.shape[:-1], dtype=torch.float64, device=x.device) if weight is None else weight.double()
     if w.shape != x.shape[:-1] or mask is not None and mask.shape != x.shape[:-1]:
-        raise LabError("weight or mask", f"a shape that is not that of the points, {tuple(x.shape[:-1])}", "one a point")
+        raise LabError("weight or mask", f"not the shape of the points, {tuple(x.shape[:-1])}", "one a point")
     if not (w >= 0).all(): raise LabError("weight", float(w.min()), "0 or more")
     return (w if mask is None else torch.where(mask, w, 0))[..., None]
 
@@ -68,7 +68,7 @@ def align(
     scale: bool = False, # may x be scaled
     shift: bool = True, # may x be shifted; False: the frame turns about 0
 ) -> Alignment: # call it with x to move x
-    "The map s x R + t with the least sum of w |s x R + t - y|^2. A `LabError` if shapes, weights or symmetry do not fit."
+    "The map s x R + t with the least sum of w |s x R + t - y|^2. A `LabError` if shapes or weights do not fit."
     if x.shape != y.shape or x.ndim < 2:
         raise LabError("align", f"shapes {tuple(x.shape)} and {tuple(y.shape)}", "the same points in both: b n d")
     w = _weights(x, weight, mask)
