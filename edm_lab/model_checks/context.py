@@ -177,9 +177,7 @@ class Measurements:
                  seed: int = 0, # of rows and noise
                  alpha: float = 1e-4): # chance of a false alarm in the whole examination
         self.s, self.k, self.seed, self.alpha, self._made = s, k, seed, alpha, {}
-        self.spent: dict[str, float] = {}    # seconds of each check
-        self.broken: dict[str, str] = {}     # check -> the exception it raised
-        self.refused: dict[float, str] = {}  # level -> the exception of the denoiser
+        self.spent, self.broken, self.refused = {}, {}, {} # check -> seconds, -> exception; level -> exception
         one = s.data[:1].x0
         self.device = device_of(s.D, one)
         self.n = n or max(64, min(2048, 2**21 // one.numel()))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #cbb26d5d
 from ...core import LabError, centre, masked_mean, sigma_like
-from ...model_checks.equivariance import align
+from ...oracles.geometry import align
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #84aec5d3
 # section 11 of the seed
@@ -162,7 +162,7 @@ def turned_onto(
     "The rotation of V that lies nearest to A (Kabsch), in float64."
     with torch.no_grad():
         a, v = (centre(t.detach().double(), mask) for t in (A, V))
-        return (v @ align(v, a, "o3" if reflect else "so3")).to(A.dtype)
+        return align(v, a, symmetry="o" if reflect else "so", shift=False)(v).to(A.dtype)
 
 # %% ../../../nbs/cases/st/02a_losses.ipynb #cce904c4
 # data units squared
