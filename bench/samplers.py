@@ -72,7 +72,7 @@ def trained_spiral(steps=3000, seed=0):
 
 
 def problems():
-    "Name -> (denoiser, law for sliced W2 or None, start, reference end points)."
+    "Name -> (denoiser, distribution for sliced W2 or None, start, reference end points)."
     out = {}
     for name, n in SIZES.items():
         D = trained_spiral() if name == "D" else problem(name)

@@ -74,7 +74,7 @@ def test_reab_of_azula():
     from azula.noise import VESchedule
     from azula.sample import REABSampler
 
-    class Duck: # normal data, as azula asks for it
+    class Duck: # normal data, as azula evaluates for it
         schedule = VESchedule(.002, 80.)
         def __call__(self, x, t, **kw): return SimpleNamespace(mean=x * .25 / (.25 + self.schedule(t)[1]**2))
     def error(n):
@@ -99,15 +99,15 @@ def test_3m_takes_the_whole_parabola():
 
 def test_a_grid_given_is_the_grid_walked():
     "Row 2: diffusers EDMEulerScheduler.set_timesteps(sigmas=...) feeds the levels to the Karras map as a ramp."
-    mine, asked = [80., 10., 1., .1], []
+    mine, levels = [80., 10., 1., .1], []
     def recorder(x, sigma, cond=None):
-        asked.append(sigma)
+        levels.append(sigma)
         return x * 0
     for run in (euler(recorder, torch.ones(1, 1), mine), multistep(recorder, torch.ones(1, 1), eab(mine)),
                 sde_dpmpp(recorder, torch.ones(1, 1), mine)):
         final(run)
-        assert asked == mine
-        asked.clear()
+        assert levels == mine
+        levels.clear()
     if peer("diffusers") is None: return
     from diffusers import EDMEulerScheduler
     try: set_sigmas(EDMEulerScheduler(), mine)
@@ -139,7 +139,7 @@ def test_the_start_has_the_level_it_states(sigma_max):
 
 
 def test_more_steps_are_not_worse():
-    "Row 5: diffusers DEIS loses its float32 coefficients to cancellation, 0.0026 at 64 calls and 0.022 at 200; and it asks twice at sigma_min."
+    "Row 5: diffusers DEIS loses its float32 coefficients to cancellation, 0.0026 at 64 calls and 0.022 at 200; and it evaluates twice at sigma_min."
     x, exact = torch.full((1, 1), math.hypot(80, .5)), math.hypot(.5, .002)
     def error(table, n): # float32 state
         return abs(next(s.x for s in multistep(N, x, table(karras(n))) if s.i == n - 2).item() / exact - 1)
@@ -152,7 +152,7 @@ def test_more_steps_are_not_worse():
     def theirs(n):
         s = DEISMultistepScheduler(solver_order=3, use_karras_sigmas=True)
         s.set_timesteps(n)
-        still(n == 64 or s.sigmas[-1] == s.sigmas[-2], "DEIS asks twice at sigma_min")
+        still(n == 64 or s.sigmas[-1] == s.sigmas[-2], "DEIS evaluates twice at sigma_min")
         hi, lo = s.sigmas[0].item(), s.sigmas[-1].item()
         return abs(their_vp(s, N, torch.full((1, 1), math.hypot(hi, .5))).item() / math.hypot(lo, .5) - 1)
     still(theirs(200) > theirs(64), "DEIS coefficients")
@@ -165,7 +165,7 @@ LEVELS = dict(churn=churn, ddim=lambda D, x, s: ddim(D, x, s, eta=1.),
 
 
 def told_wrong(sampler):
-    "The largest relative distance between the level that D is told and the level of the state, on normal data."
+    "The largest relative distance between the level that D receives and the level of the state, on normal data."
     off = []
     def recorder(x, sigma, cond=None):
         off.append(abs(x.std().item() / math.hypot(.5, sigma) - 1))
@@ -177,7 +177,7 @@ def told_wrong(sampler):
 
 @pytest.mark.parametrize("name", LEVELS)
 def test_the_network_is_told_the_level_of_the_noise(name):
-    "Row 9: fastai's sample_heun adds noise up to sigma_hat and asks the network at sigma (diffusers#8549 is of the same kind)."
+    "Row 9: fastai's sample_heun adds noise up to sigma_hat and evaluates the network at sigma (diffusers#8549 is of the same kind)."
     assert told_wrong(LEVELS[name]) < .17 # discretisation; af3 with gamma .8 has the most
 
 

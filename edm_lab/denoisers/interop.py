@@ -39,7 +39,7 @@ class Foreign(torch.nn.Module):
         wide = x if self.dtype is None else x.to(self.dtype)
         out = self.model(wide, sigma_like(sigma, wide).reshape(-1).expand(len(x)), **kwargs)
         if not isinstance(out, Tensor) or out.shape != x.shape:
-            raise LabError("model", f"an answer of "
+            raise LabError("model", f"a prediction of "
                            f"{tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__}",
                            f"a tensor of the shape of x, {tuple(x.shape)}")
         return out.to(x.dtype)
@@ -167,12 +167,12 @@ def _check_arrived(
     want: list[float], # its levels, in its own frame, last 0
     flow: bool, # they are times of a flow
 ) -> None:
-    "The scheduler walks these levels, and a flow's network is told these times."
+    "The scheduler walks these levels, and a flow's network receives these times."
     name, want = type(scheduler).__name__, torch.tensor(want, dtype=torch.float64)
-    told = scheduler.timesteps.cpu().double() / scheduler.config.num_train_timesteps if flow else want[:-1]
+    passed = scheduler.timesteps.cpu().double() / scheduler.config.num_train_timesteps if flow else want[:-1]
     def few(v): return "[" + ", ".join(f"{u:.3g}" for u in v[:3].tolist()) + f", ..., {v[-1]:.3g}]"
     for what, got, right in (("levels", torch.as_tensor(scheduler.sigmas).cpu().double(), want),
-                             ("times told to the network", told, want[:-1])):
+                             ("times passed to the network", passed, want[:-1])):
         if got.shape != right.shape or not torch.allclose(got, right, rtol=1e-4, atol=0):
             raise LabError(name, f"{what} {few(got)}", f"{few(right)}, as it was given")
 

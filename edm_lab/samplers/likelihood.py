@@ -37,13 +37,13 @@ def _products(
     probes, # vectors `b *d`, any number
     mask: Bool[Tensor, " b *d"], # coordinates that count
 ) -> tuple[Tensor, Tensor, Tensor]: # D(x) `b *d`, and v.(J v) and |J^T v|^2, `k b`, float64
-    "Ask the denoiser once and go back once a probe."
+    "Evaluate the denoiser once and go back once a probe."
     x = x.detach().requires_grad_()
     out = D(x, sigma, cond)
     if out.shape != x.shape:
-        raise LabError("denoiser", f"an answer of shape {tuple(out.shape)}", f"the shape of x, {tuple(x.shape)}")
+        raise LabError("denoiser", f"a prediction of shape {tuple(out.shape)}", f"the shape of x, {tuple(x.shape)}")
     if not out.requires_grad:
-        raise LabError("denoiser", "an answer without gradient", "one that autograd can follow: no torch.no_grad or "
+        raise LabError("denoiser", "a prediction without gradient", "one that autograd can follow: no torch.no_grad or "
                        "detach inside, and x used")
     q, u2 = [], []
     for v in probes:
@@ -75,7 +75,7 @@ def jacobian_trace(
 class _Flow(NamedTuple):
     "The flow of a denoiser in y = (x - m) / n: what does not change on the way."
     D: Denoiser # denoiser
-    x0: Float[Tensor, " b *d"] # the data; gives the dtype in which D is asked
+    x0: Float[Tensor, " b *d"] # the data; gives the dtype in which D is evaluated
     cond: dict | None # condition
     sd: Float64[Tensor, " *d"] # sigma_data
     mask: Bool[Tensor, " b *d"] # coordinates that are random
@@ -104,7 +104,7 @@ def _slope(
                            flow.mask[r]) for r in flow.parts()]
     out, trace, var = (torch.cat([d[i] for d in done]).double() for i in range(3))
     if not (out.sum() + trace.sum()).isfinite():
-        raise LabError(f"denoiser at sigma = {sigma:.4g}", "an answer or a gradient that is not finite",
+        raise LabError(f"denoiser at sigma = {sigma:.4g}", "a prediction or a gradient that is not finite",
                        "finite values")
     c_skip = (flow.sd / n)**2
     dy = c_skip / n * (n * y) - (out - flow.m) / n
@@ -168,7 +168,7 @@ class LogLik(NamedTuple):
 # %% ../../nbs/18_samplers.likelihood.ipynb #ba676fdf
 def log_likelihood(
     D: Denoiser, # denoiser that autograd can follow, of white noise
-    x0: Float[Tensor, " b *d"], # where the density is wanted; D is asked in this dtype, sums are float64
+    x0: Float[Tensor, " b *d"], # where the density is wanted; D is evaluated in this dtype, sums are float64
     sigmas: Float[Tensor, " n+1"] | list[float], # a sampler's grid, data units; used from its lowest positive level up
     exact: bool | None = None, # the trace by P backward passes, or by probes; None: exact up to 32 coordinates
     probes: int = 1, # random signs a sample and evaluation, where the trace is not exact
