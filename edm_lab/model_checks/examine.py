@@ -18,7 +18,7 @@ from torch import Tensor
 # noqa: F401 (importing them registers their checks)
 from . import batches, noise_correlation, training_levels, label_pairing
 from . import target, frequency, conditioning_checks, equivariance, images, psnr_range, numerics
-from . import sampler, dataset, augmentation, data_symmetry
+from . import sampler_grid, sampler, samples, dataset, augmentation, data_symmetry
 from .channels import columns
 from .errors import audit
 from ..diagnosis.card import Card
