@@ -37,7 +37,7 @@ from tqdm import tqdm
 from edm_lab.faults import registry  # noqa: F401 (importing it registers the faults)
 from edm_lab.core import write_whole
 from edm_lab.model_checks.examine import examine
-from edm_lab.faults.pipeline import FAULTS, KINDS, fit_run, healthy, control_runs, context_of
+from edm_lab.faults.pipeline import FAULTS, DATA_KINDS, fit_run, reference_config, control_runs, context_of
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "doctor.json"
@@ -80,7 +80,7 @@ def work(job):
     if seed is None:
         p = dict(control_runs())[names[0]]
         return [dict(run=names[0], kind=p.kind, seed=p.seed, **verdict(p, fit_run(p)))]
-    base = healthy(kind, seed)
+    base = reference_config(kind, seed)
     shared = None if FAULTS[names[0]].trains else fit_run(base)
     rows = []
     for n in names:
@@ -121,7 +121,7 @@ def score(rows, unseen):
                 false_alarms=len(alarms), alarms=alarms,
                 confusion={n: dict(c.most_common()) for n, c in confusion.items()},
                 planted={n: FAULTS[n].cause for n in hits},
-                by_kind={k: sum(v) / len(v) for k in KINDS if (v := [r["said"] == FAULTS[r["run"]].cause
+                by_kind={k: sum(v) / len(v) for k in DATA_KINDS if (v := [r["said"] == FAULTS[r["run"]].cause
                                                                      for r in rows if r["kind"] == k
                                                                      and r["run"] in FAULTS
                                                                      and r["run"] not in unseen])},
@@ -135,7 +135,7 @@ def git(*a): return subprocess.run(["git", "-C", str(HERE), *a], capture_output=
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("--faults", default="", help="names, comma-separated; default all")
-    ap.add_argument("--kinds", default=",".join(KINDS))
+    ap.add_argument("--kinds", default=",".join(DATA_KINDS))
     ap.add_argument("--seeds", type=int, default=SEEDS)
     ap.add_argument("--healthy", action="store_true", help="the healthy runs alone")
     ap.add_argument("--no-healthy", action="store_true", help="the faults alone")

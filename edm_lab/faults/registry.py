@@ -22,7 +22,7 @@ from torch import nn
 # %% ../../nbs/54a_faults.registry.ipynb #e164a028
 from ..denoisers.prediction_type import VPDenoiser
 from ..core import randn_like, rng
-from .pipeline import CLASSES, KINDS, fault, healthy, keep, net_for, rescaled, solve
+from .pipeline import CLASSES, DATA_KINDS, fault, reference_config, keep, net_for, rescaled, solve
 from ..metrics.images import pooled_psnr
 from ..denoisers.guidance import Guided
 from ..diffusion.sigma_dist import LogNormal, ScheduleMatched
@@ -33,7 +33,7 @@ from ..samplers.single_step import af3, heun
 from ..samplers.schedules import ab_sigmas, alpha_bar, karras
 
 # %% ../../nbs/54a_faults.registry.ipynb #06211b5e
-VECTORS, LABELS, TOLD, SETS = KINDS[:3], tuple(CLASSES), (*CLASSES, "points"), ("points",)
+VECTORS, LABELS, TOLD, SETS = DATA_KINDS[:3], tuple(CLASSES), (*CLASSES, "points"), ("points",)
 
 # %% ../../nbs/54a_faults.registry.ipynb #bbf3dfeb
 @fault("normalisation_mismatch")
@@ -54,7 +54,7 @@ def duplicated_rows(p):
 @fault("augmentation_missing", SETS)
 def augmentation_forgotten(p):
     "Sets come in frames of their own, training sees one frame and never turns it (proteina#16)."
-    q = healthy("points", p.seed, turned=True)
+    q = reference_config("points", p.seed, turned=True)
     return replace(q, augment=None)
 
 # %% ../../nbs/54a_faults.registry.ipynb #254271d3
@@ -67,7 +67,7 @@ def _some_angles(x0, gen=None):
 @fault("augmentation_not_haar", SETS)
 def partial_rotations(p):
     "Frames drawn from a part of the group only (alphafold3-pytorch's Euler angles; nanofold#35)."
-    q = healthy("points", p.seed, turned=True)
+    q = reference_config("points", p.seed, turned=True)
     return replace(q, augment=_some_angles)
 
 # %% ../../nbs/54a_faults.registry.ipynb #6520be11
