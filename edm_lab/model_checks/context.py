@@ -143,7 +143,8 @@ def _evaluable(D, rows, noise, seed, sigmas): # the levels that D accepts, and l
     "Split levels by whether a denoiser can be evaluated there; two rows each."
     noisy, ok, refused = Noisy(rows, sigmas, noise, seed), [], {}
     for i, s in enumerate(sigmas.tolist()):
-        try: predict(D, noisy.x(i), s, noisy.cond)
+        try:
+            with untouched(D): predict(D, noisy.x(i), s, noisy.cond)
         except Exception as e: refused[s] = f"{type(e).__name__}: {e}"
         else: ok.append(i)
     return (sigmas[ok], refused) if ok else (sigmas, refused)

@@ -19,6 +19,7 @@ from torch import Tensor
 from . import batches, noise_correlation, training_levels, label_pairing
 from . import target, frequency, conditioning_checks, equivariance, images, psnr_range, numerics
 from . import sampler_grid, sampler, samples, dataset, augmentation, data_symmetry
+from . import input_range, level_input, frozen_weights
 from .channels import columns
 from .errors import audit
 from ..diagnosis.card import Card
