@@ -851,7 +851,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'edm_lab.data.rows._order': ('data.rows.html#_order', 'edm_lab/data/rows.py'),
                                    'edm_lab.data.rows._pad': ('data.rows.html#_pad', 'edm_lab/data/rows.py'),
                                    'edm_lab.data.rows._read': ('data.rows.html#_read', 'edm_lab/data/rows.py'),
-                                   'edm_lab.data.rows._told': ('data.rows.html#_told', 'edm_lab/data/rows.py'),
+                                   'edm_lab.data.rows._with_mask': ('data.rows.html#_with_mask', 'edm_lab/data/rows.py'),
                                    'edm_lab.data.rows.batch': ('data.rows.html#batch', 'edm_lab/data/rows.py'),
                                    'edm_lab.data.rows.batch_index': ('data.rows.html#batch_index', 'edm_lab/data/rows.py'),
                                    'edm_lab.data.rows.collate': ('data.rows.html#collate', 'edm_lab/data/rows.py'),

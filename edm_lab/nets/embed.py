@@ -91,7 +91,7 @@ def _labels(label, n_classes, b):
 
 # %% ../../nbs/30_nets.embed.ipynb #f71c65c3
 def or_null(
-    layer, # what embeds the values: `b *f` -> `b *d`
+    layer: nn.Module, # what embeds the values: `b *f` -> `b *d`
     given: Float[Tensor, " b *f"] | None, # the values; a row of only nan means "not given"; None: no row is given
     null: Tensor, # learned, broadcasts over one row of the embedding
     b: int, # size of the batch

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..diagnosis.card import Card, known_keys, nearest, parse_card, short
 from ..core import LabError, seed_of
 from ..data.rows import Rows, load_rows
-from ..data.synthetic import KINDS, toy
+from ..data.synthetic import TOY_KINDS, toy
 from ..diffusion.sigma_dist import LogNormal, LogUniform, SigmaDist
 from ..diffusion.loss import min_snr
 from ..nets.dit import DiT
@@ -100,7 +100,7 @@ def load_recipe(
         if (k, v) == ("model.sigma_data", "measured"): card.values.pop(k, None)
         else: card.values[k] = known_keys()[k].check(v, f"override {k}")
     card.values = DEFAULTS | card.values
-    if card["data.source"] not in KINDS: card.values["data.source"] = _file(card["data.source"], path)
+    if card["data.source"] not in TOY_KINDS: card.values["data.source"] = _file(card["data.source"], path)
     _check_recipe(card)
     return card
 
@@ -149,7 +149,7 @@ def recipe_rows(
 ) -> tuple[Rows, Rows, str | None]: # train, held out, the group of the sets if they have one
     "The rows that a recipe names."
     source, seed = card["data.source"], card["train.seed"]
-    if source in KINDS:
+    if source in TOY_KINDS:
         t = toy(source, card["data.rows"], card["data.held"], seed,
                 **({"frame": card["data.frame"]} if card["data.frame"] and source == "points" else {}))
         return t.train, t.held, t.symmetry
