@@ -1,4 +1,4 @@
-"""Case st: a network trained on discs whose context tells the shape, beside the exact oracle of its frame, into results/st_theory.json.
+"""Case st: a network trained on discs, beside the exact oracle of an unknown frame, into results/st_theory.json.
 
     python bench/st_theory.py                     # the runs that the file does not have yet
     python bench/st_theory.py --only gram --steps 3000
@@ -12,12 +12,12 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
-import edm_lab
 import torch
 from st_suspects import git
 from tqdm import tqdm
 
-from edm_lab.cases.st.failure import Discs, disc_curves, train_discs
+from edm_lab.cases.st.discs import Discs, disc_curves, train_discs
+from edm_lab import __version__
 from edm_lab.core import write_whole
 
 HERE = Path(__file__).parent
@@ -37,12 +37,12 @@ def main():
     for name in a.only or RUNS:
         done = json.loads(path.read_text()) if path.exists() else {}
         if not a.only and done.get(name, {}).get("steps") == a.steps: continue
-        discs, began, bar = Discs(frame=RUNS[name][0]), time.process_time(), tqdm(total=a.steps, desc=name,
-                                                                                  disable=None)
-        D = train_discs(discs, a.steps, aligned=RUNS[name][1], tell=lambda i, loss: bar.update())
+        discs, began = Discs(frame=RUNS[name][0]), time.process_time()
+        bar = tqdm(total=a.steps, desc=name, disable=None)
+        D = train_discs(discs, a.steps, aligned=RUNS[name][1], callback=lambda step, loss: bar.update())
         bar.close()
         done = json.loads(path.read_text()) if path.exists() else {}
-        versions = {"python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": edm_lab.__version__}
+        versions = {"python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": __version__}
         done |= {name: dict(steps=a.steps, curves=disc_curves(D, discs),
                             cpu_seconds=round(time.process_time() - began, 1)), "commit": git("rev-parse", "HEAD"),
                  "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread", "versions": versions}
