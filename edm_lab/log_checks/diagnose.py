@@ -86,7 +86,7 @@ def area_of(name: str) -> str: # name: of a check on a card or on a model
 # %% ../../nbs/53_log_checks.diagnose.ipynb #a33ac242
 MODEL_AREAS: dict[str, tuple[str, ...]] = dict( # essential area -> checks on a model; one of them must have run
     skill=("skill",), wrapper=("regression_slope",), level=("sigma_conditioning",),
-    sampler=("sampler_sigma", "sampler_temperature_probe", "solver_error"))
+    sampler=("sampler_sigma", "sampler_spread", "solver_error"))
 LOG_AREAS: dict[str, dict[str, tuple[str, ...]]] = dict( # kind of card -> essential area -> checks on a card
     edm={"scale": ("scale_curve",)}, vp={"noise errors": ("scalar_baseline",)},
     other={"errors by noise level": ("scale_curve", "scalar_baseline")})

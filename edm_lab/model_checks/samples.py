@@ -49,7 +49,7 @@ def solver_gap(
     rows: int = 256, # trajectories
     steps: int = 48, # of the reference, 4 calls each
 ) -> dict[str, float] | None: # see below; None: the sampler draws noise, or breaks
-    """The sampler's end points beside those of a fine solver: their rms difference over the rms of the fine run ("rel"),
+    """The sampler's end points beside those of a fine solver: rms difference over the rms of the fine run ("rel"),
     and sliced distances from the data of the sampler ("own"), the fine run ("ref") and the data themselves ("data")."""
     ends = _end_points(m, rows, steps)
     if ends is None: return None
