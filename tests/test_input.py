@@ -1,4 +1,4 @@
-"""Whatever is given, the answer is a diagnosis or one clear line: random cards, random bytes, random tables, a million rows."""
+"""Whatever is given, the result is a diagnosis or one clear line: random cards, random bytes, random tables, a million rows."""
 import json
 import math
 import subprocess
@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edm_lab.diagnosis.card import SCALARS, SCHEMA, TABLES, Card, known_keys, load_card, parse_card
+from edm_lab.diagnosis.card import Card, load_card, parse_card
+from edm_lab.diagnosis.schema import SCALARS, SCHEMA, TABLES, known_keys
 from edm_lab.core import LabError
 from edm_lab.log_checks.diagnose import diagnose, to_text
 from edm_lab.diagnosis.log_readers import open_run, read_csv, read_jsonl, rows_to_card
@@ -126,12 +127,12 @@ def test_any_jsonl_is_a_card_or_one_line(tmp_path_factory, records):
 
 def test_rows_in_any_order_give_the_same_diagnosis(tmp_path):
     rows = list(zip([.05, .15, .4, .7, 1.2, 2.4], [.98, .78, .40, .24, .15, .08]))
-    told = []
+    found = []
     for order in (rows, rows[::-1], rows[3:] + rows[:3]):
         f = tmp_path / "log.csv"
         f.write_text("sigma,scale_r\n" + "\n".join(f"{a},{b}" for a, b in order))
-        told.append(diagnose(open_run(f, sigma_data=.16)).to_dict())
-    assert told[0] == told[1] == told[2] and told[0]["cause"] == "dead_branch"
+        found.append(diagnose(open_run(f, sigma_data=.16)).to_dict())
+    assert found[0] == found[1] == found[2] and found[0]["cause"] == "dead_branch"
 
 
 def test_a_million_rows(tmp_path):
