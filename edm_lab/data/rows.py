@@ -110,7 +110,7 @@ def _with_mask(r):
 
 # %% ../../nbs/20_data.rows.ipynb #3d7bdb88
 def batch(
-    source, # `Rows`, `MemRows`, `Part`, `MapRows`, or a bare map-style data set
+    source: object, # `Rows`, `MemRows`, `Part`, `MapRows`, or a bare map-style data set
     size: int, # rows of a batch, over all processes
     seed: int, # of the run
     step: int, # from 0
@@ -267,7 +267,7 @@ def _as_is(b): return b
 
 # %% ../../nbs/20_data.rows.ipynb #2fd34c51
 def loader(
-    source, # anything `batch` takes
+    source: object, # anything `batch` takes
     size: int, # rows of a batch, over all processes
     seed: int, # of the run
     step: int = 0, # first step wanted
