@@ -1,8 +1,9 @@
 """Fit a solver to problems A, B and C at every budget and test it on 4,096 other trajectories.
 
-    python bench/fit_targets.py [CALLS ...]        # all budgets by default; what is in the results file already is skipped
+    python bench/fit_targets.py [CALLS ...]     # all budgets by default; those in the results file are skipped
 
-Each fit sees 256 trajectories of seed 77; when to stop is decided on 512 others; the tests start from seed 1. One process, one thread, about a quarter of an hour.
+Each fit uses 256 trajectories of seed 77; 512 others decide when to stop; the tests start from seed 1.
+One process, one thread, about a quarter of an hour.
 The file holds every fitted solver, ready for `edm_lab.samplers.fitted.Fitted.from_dict`.
 """
 import json, math, os, platform, subprocess, sys, time
@@ -42,11 +43,10 @@ def summary(results):
     for n in map(str, TARGETS):
         rows = [runs[p][n] for p in runs if n in runs[p]]
         if len(rows) == len(PROBLEMS):
-            out[n] = {k: math.prod(r[k] for r in rows)**(1 / len(rows))
-                      for k in ("test", "train", "held_out", "default")} | dict(target=TARGETS[int(n)],
-                                                                                met=math.prod(r["test"]
-                                                                                              for r in rows)**(1
-                                                                                                               / len(rows)) <= TARGETS[int(n)], seconds=sum(r["seconds"] for r in rows))
+            means = {k: math.prod(r[k] for r in rows)**(1 / len(rows))
+                     for k in ("test", "train", "held_out", "default")}
+            out[n] = means | dict(target=TARGETS[int(n)], met=means["test"] <= TARGETS[int(n)],
+                                  seconds=sum(r["seconds"] for r in rows))
     return out
 
 def main(budgets):

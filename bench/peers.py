@@ -1,4 +1,5 @@
-"""Other libraries' samplers behind one call, `f(D, x, nfe) -> x`, with at most `nfe` calls of the denoiser. What is not installed is left out, with a reason."""
+"""Other libraries' samplers behind one call, `f(D, x, nfe) -> x`, with at most `nfe` calls of the denoiser.
+A library that is not installed is left out, with a reason."""
 import importlib.util
 import math
 import sys
@@ -21,7 +22,7 @@ def levels(n, rho=7.):
 def grid(n, rho=7.): return torch.cat([levels(n, rho), torch.zeros(1, dtype=torch.float64)])
 
 
-# k-diffusion: only its sampling module is needed, and that without the image libraries that the package imports at its door
+# k-diffusion: only its sampling module is needed, without the image libraries that the package imports
 def _k_sampling():
     spec = importlib.util.find_spec("k_diffusion")
     if spec is None: raise ImportError("k-diffusion is not installed")
@@ -83,7 +84,8 @@ def diffusers():
             s = cls(**kw)
             s.set_timesteps(nfe)
             s.sigmas, s.timesteps = grid(nfe, rho).float(), torch.arange(nfe - 1, -1, -1)
-            if not to_zero: s.sigmas[-1] = s.sigmas[-2]    # this one cannot step to zero: its last call denoises from sigma_min
+            # this one cannot step to zero: its last call denoises from sigma_min
+            if not to_zero: s.sigmas[-1] = s.sigmas[-2]
             x = x / math.sqrt(1 + SIGMA_MAX**2)
             for i, t in enumerate(s.timesteps):
                 sig = float(s.sigmas[i])

@@ -1,8 +1,9 @@
-"""Every sampler on the same problems, the same start noise and the same budget of calls: errors, sliced W2, overhead a call, peers and ours in one run.
+"""Every sampler on the same problems, the same start noise and the same budget of calls, peers and ours in one run:
+errors, sliced W2, overhead a call.
 
     python bench/samplers.py                 # all of it, into results/samplers.json
     python bench/samplers.py --only edm_lab  # names that contain a word; the rest of an existing file is kept
-    python bench/samplers.py --resume        # errors that an interrupted run has already written are kept; overheads are always timed anew, side by side
+    python bench/samplers.py --resume        # keep the errors of an interrupted run; overheads are always timed anew
 """
 import argparse
 import json
@@ -27,7 +28,8 @@ from edm_lab.diffusion import loss, precond  # noqa: E402
 from edm_lab.samplers import single_step as sampler, stochastic as sde, multistep as solvers  # noqa: E402
 from edm_lab.core import rng, write_whole  # noqa: E402
 from edm_lab.diffusion.sigma_dist import LogNormal  # noqa: E402
-from edm_lab.oracles.test_problems import problem, reference_solution, rel_rms, sliced_w2, spiral, start_noise  # noqa: E402
+from edm_lab.oracles.test_problems import problem, reference_solution, rel_rms, sliced_w2  # noqa: E402
+from edm_lab.oracles.test_problems import spiral, start_noise  # noqa: E402
 
 HERE = Path(__file__).parent
 BUDGETS = (4, 6, 8, 10, 12, 16, 20, 35, 64)
@@ -86,7 +88,7 @@ def problems():
 def ours():
     "Our samplers: name -> f(D, x, nfe), deterministic and stochastic."
     @lru_cache(maxsize=None)
-    def made(make, rho, nfe): return make(peers.grid(nfe, rho))           # once per schedule, as anybody would
+    def made(make, rho, nfe): return make(peers.grid(nfe, rho)) # once per schedule
     def table(make, rho, D, x, nfe): return sampler.final(solvers.multistep(D, x, made(make, rho, nfe)))
     default = lru_cache(maxsize=None)(solvers.default_table)
     def two(f, D, x, nfe): return sampler.final(f(D, x, peers.grid((nfe + 1) // 2)))
@@ -96,9 +98,8 @@ def ours():
              "unipc(2) eps": partial(solvers.unipc, order=2), "unipc(3) eps": solvers.unipc,
              "unipc(3) x0": partial(solvers.unipc, of="x0"), "angle(2)": solvers.angle,
              "angle(3)": partial(solvers.angle, order=3)}
-    fixed = {f"edm_lab {k}": partial(table, m, 7.)
-             for k, m in makes.items()} | {f"edm_lab {k} rho 10": partial(table, makes[k], 10.)
-                                           for k in ("eab(3)", "eab(4)", "unipc(3) eps")}
+    fixed = {f"edm_lab {k}": partial(table, m, 7.) for k, m in makes.items()}
+    fixed |= {f"edm_lab {k} rho 10": partial(table, makes[k], 10.) for k in ("eab(3)", "eab(4)", "unipc(3) eps")}
     fixed |= {"edm_lab heun": partial(two, sampler.heun), "edm_lab dpm2": partial(two, solvers.dpm2),
               "edm_lab default": lambda D, x, nfe: sampler.final(solvers.multistep(D, x, default(nfe)))}
     run = lambda f, D, x, nfe: sampler.final(f(D, x, peers.grid(nfe)))
@@ -109,11 +110,12 @@ def ours():
 
 
 def fitted(name, D, nfe, results):
-    "The solver fitted to this denoiser on 256 trajectories of another seed: A, B and C from bench/fit_targets.py, D and E fitted here and kept beside the results."
+    """The solver fitted to this denoiser on 256 trajectories of another seed: A, B and C from bench/fit_targets.py,
+    D and E fitted here and kept beside the results."""
     from edm_lab.samplers.fitted import Fitted, fit_schedule
     if name in "ABC":
-        return Fitted.from_dict(json.loads((HERE / "results"
-                                            / "fit_targets.json").read_text())["runs"][name][str(nfe)]["fitted"])
+        targets = json.loads((HERE / "results" / "fit_targets.json").read_text())
+        return Fitted.from_dict(targets["runs"][name][str(nfe)]["fitted"])
     f = results / "fits" / f"{name}_{nfe}.json"
     if not f.exists():
         with torch.enable_grad():

@@ -1,5 +1,5 @@
 """Defects found in released diffusion libraries, each as a test that edm_lab does not have it.
-Where the library is installed its half shows the defect; one that was repaired since only warns, so that the half can be dropped."""
+Where the library is installed its half shows the defect; a repaired one only warns, so that the half can go."""
 import importlib
 import math
 import warnings
@@ -64,7 +64,7 @@ def their_vp(scheduler, D, x):
                                           (2, dpmpp), (3, lambda s: dpmpp(s, 3)), (4, lms), (3, unipc)],
                          ids=["eab2", "eab3", "eab4", "2M", "3M", "lms4", "unipc3"])
 def test_a_solver_has_the_order_it_states(order, table):
-    "Row 1: azula 0.11.1 REABSampler(order=2) converges at order 1: its last factor takes the level before the step, not after."
+    "Row 1: azula 0.11.1 REABSampler(order=2) is of order 1: its last factor has the level before the step."
     assert orders(lambda n: gauss_error(table, n), (80, 160))[0] > order - .35
 
 
@@ -74,7 +74,7 @@ def test_reab_of_azula():
     from azula.noise import VESchedule
     from azula.sample import REABSampler
 
-    class Duck: # normal data, as azula evaluates for it
+    class Duck: # normal data, in the form that azula expects
         schedule = VESchedule(.002, 80.)
         def __call__(self, x, t, **kw): return SimpleNamespace(mean=x * .25 / (.25 + self.schedule(t)[1]**2))
     def error(n):
@@ -85,7 +85,7 @@ def test_reab_of_azula():
 
 
 def test_3m_takes_the_whole_parabola():
-    "DPM-Solver++(3M) as released (k-diffusion, diffusers) weighs its quadratic term by phi_3 where the integral is 2 phi_3, and is of order 2."
+    "DPM-Solver++(3M) as released (k-diffusion, diffusers) halves its quadratic term, and is of order 2."
     assert orders(lambda n: gauss_error(lambda s: dpmpp(s, 3), n), (80, 160))[0] > 2.85
     if peer("diffusers") is None: return
     from diffusers import EDMDPMSolverMultistepScheduler
@@ -129,7 +129,7 @@ def test_a_corrector_reaches_zero():
 
 @pytest.mark.parametrize("sigma_max", [.5, 1., 80.])
 def test_the_start_has_the_level_it_states(sigma_max):
-    "Row 4: diffusers' EDM schedulers start at sqrt(sigma_max^2 + 1): 41 % too much noise at sigma_max = 1, whatever sigma_data."
+    "Row 4: diffusers' EDM schedulers start at sqrt(sigma_max^2 + 1): 41 % too much noise at sigma_max = 1."
     x = start([sigma_max], torch.zeros(20_000, 1), gen=rng(0))
     assert abs(x.std().item() / sigma_max - 1) < 4 / (2 * 20_000)**.5
     if peer("diffusers") is None: return
@@ -139,7 +139,8 @@ def test_the_start_has_the_level_it_states(sigma_max):
 
 
 def test_more_steps_are_not_worse():
-    "Row 5: diffusers DEIS loses its float32 coefficients to cancellation, 0.0026 at 64 calls and 0.022 at 200; and it evaluates twice at sigma_min."
+    """Row 5: diffusers DEIS loses its float32 coefficients to cancellation, 0.0026 at 64 calls and 0.022 at 200;
+    and it evaluates twice at sigma_min."""
     x, exact = torch.full((1, 1), math.hypot(80, .5)), math.hypot(.5, .002)
     def error(table, n): # float32 state
         return abs(next(s.x for s in multistep(N, x, table(karras(n))) if s.i == n - 2).item() / exact - 1)
@@ -164,7 +165,7 @@ LEVELS = dict(churn=churn, ddim=lambda D, x, s: ddim(D, x, s, eta=1.),
               restart=lambda D, x, s: restart(D, x, s, intervals=((.2, 2., 2, 10),)))
 
 
-def told_wrong(sampler):
+def level_error(sampler):
     "The largest relative distance between the level that D receives and the level of the state, on normal data."
     off = []
     def recorder(x, sigma, cond=None):
@@ -176,20 +177,21 @@ def told_wrong(sampler):
 
 
 @pytest.mark.parametrize("name", LEVELS)
-def test_the_network_is_told_the_level_of_the_noise(name):
-    "Row 9: fastai's sample_heun adds noise up to sigma_hat and evaluates the network at sigma (diffusers#8549 is of the same kind)."
-    assert told_wrong(LEVELS[name]) < .17 # discretisation; af3 with gamma .8 has the most
+def test_the_network_receives_the_level_of_the_noise(name):
+    "Row 9: fastai's sample_heun adds noise up to sigma_hat and evaluates at sigma (as diffusers#8549 did)."
+    assert level_error(LEVELS[name]) < .17 # discretisation; af3 with gamma .8 has the most
 
 
 def test_the_wrong_level_would_be_seen():
     "Row 9: the fault, planted."
     def fault(D, x, sigmas): return churn(lambda y, sigma, cond: D(y, sigma / 2**.5, cond), x, sigmas, S_churn=100.)
-    assert told_wrong(fault) > .4
+    assert level_error(fault) > .4
 
 
 @pytest.mark.parametrize("name", "ABC")
 def test_few_calls_do_not_explode(name):
-    "Row 11: Heun with few steps divides by sigma_next = .002 after a jump of decades: 80 times the data's size at 3 calls. The default door has another solver there."
+    """Row 11: Heun with few steps divides by sigma_next = .002 after a step of decades: 80 times the data's size at 3
+    calls. The default has another solver there."""
     D = problem(name)
     x = start_noise(D, 256)
     ref = reference_solution(D, x)
