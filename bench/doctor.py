@@ -1,16 +1,18 @@
-"""The doctor on planted faults: every fault on every kind of data it fits, five seeds each, and sixty healthy runs; into results/doctor.json.
+"""The examination on planted faults: each on every kind of data that it fits, and sound runs; into results/doctor.json.
 
-    python bench/doctor.py                                   # all of it, two processes; finished cells are kept beside the result and reused while the code is the same
+    python bench/doctor.py                                   # all of it, five seeds, two processes
     python bench/doctor.py --faults slow_ema,too_few_steps --kinds mixture --seeds 0
-    python bench/doctor.py --healthy                         # the healthy runs alone
-    python bench/doctor.py --unseen bench/unseen_faults.py   # a file that registers further faults; they are scored apart
+    python bench/doctor.py --healthy                         # the sound runs alone
+    python bench/doctor.py --unseen bench/unseen_faults.py   # a file with further faults; they are scored apart
 
-A file of unseen faults holds functions `Pipeline -> Pipeline` under `@fault(cause, kinds, trains)` of `edm_lab.faults.pipeline`, with a line of docstring each:
+Finished cells are kept beside the result, and reused while the code is the same.
+A file of unseen faults holds functions `Pipeline -> Pipeline` under `@fault(cause, kinds, trains)`, with a line of
+docstring each. `trains=False`: the fault acts only after training, and shares the weights of the sound run.
 
     from dataclasses import replace
     from edm_lab.faults.pipeline import fault
 
-    @fault("schedule_mismatch", ("mixture", "digits"), trains=False)      # trains=False: acts only after training, shares the healthy weights
+    @fault("schedule_mismatch", ("mixture", "digits"), trains=False)
     def half_the_grid(p):
         "The sampler starts in the middle of the grid."
         return replace(p, schedule=p.schedule[9:])
@@ -61,18 +63,19 @@ def code():
 
 
 def verdict(p, t):
-    "What the doctor says of a run, as a row."
+    "The report on a run, as a row."
     begun = time.perf_counter()
     s = vars(context_of(p, t)).copy()
     report = examine(s.pop("D"), s.pop("data"), n=384 if p.kind == "points" else 1024, **s)
     found = [(f.cause, f.severity, round(f.confidence, 3)) for f in report.findings if f.severity != "benign"]
-    broke = [u.question for u in report.unknowns if " broke" in u.question]
-    return dict(said=found[0][0] if found else "healthy", found=found, broke=broke, train_s=round(t.seconds, 2),
+    broke = list(report.broken)
+    first = found[0][0] if found else "healthy"
+    return dict(first=first, found=found, broke=broke, train_s=round(t.seconds, 2),
                 examine_s=round(time.perf_counter() - begun, 2))
 
 
 def work(job):
-    "The rows of one job: healthy runs by name, a fault that trains, or all faults of a kind and seed that share one healthy run."
+    "The rows of one job: a sound run by name, a fault that trains, or the faults that share one sound run."
     names, kind, seed, unseen = job
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -90,7 +93,7 @@ def work(job):
 
 
 def jobs(faults, kinds, seeds, with_healthy, unseen):
-    "All cells, those that share a healthy run together; the order spreads the kinds, so that a part is a sample of the whole."
+    "All cells, those that share a sound run together; the order spreads the kinds, so that a part is a sample."
     out = []
     for seed in range(seeds):
         for kind in kinds:
@@ -106,13 +109,13 @@ def score(rows, unseen):
     hits, confusion, alarms, n_healthy = defaultdict(list), defaultdict(Counter), [], 0
     for r in rows:
         if r["run"] in FAULTS:
-            hits[r["run"]].append(r["said"] == FAULTS[r["run"]].cause)
-            confusion[r["run"]][r["said"]] += 1
+            hits[r["run"]].append(r["first"] == FAULTS[r["run"]].cause)
+            confusion[r["run"]][r["first"]] += 1
         else:
             n_healthy += 1
             allowed = {"undertrained"} if r["run"].startswith("early") else set()
             if any(s in GRAVE and c not in allowed for c, s, _ in r["found"]):
-                alarms.append(dict(run=r["run"], said=r["found"][:3]))
+                alarms.append(dict(run=r["run"], found=r["found"][:3]))
     seen = [h for n, v in hits.items() if n not in unseen for h in v]
     rate = {n: sum(v) / len(v) for n, v in hits.items()}
     return dict(top1=sum(seen) / len(seen) if seen else None, cells=len(seen),
@@ -121,7 +124,7 @@ def score(rows, unseen):
                 false_alarms=len(alarms), alarms=alarms,
                 confusion={n: dict(c.most_common()) for n, c in confusion.items()},
                 planted={n: FAULTS[n].cause for n in hits},
-                by_kind={k: sum(v) / len(v) for k in DATA_KINDS if (v := [r["said"] == FAULTS[r["run"]].cause
+                by_kind={k: sum(v) / len(v) for k in DATA_KINDS if (v := [r["first"] == FAULTS[r["run"]].cause
                                                                      for r in rows if r["kind"] == k
                                                                      and r["run"] in FAULTS
                                                                      and r["run"] not in unseen])},
@@ -161,9 +164,9 @@ def main():
         wanted |= set(cells)
         if left := [n for n, c in zip(ns, cells) if c not in rows]: part.append((left, kind, seed, u))
     kept.parent.mkdir(parents=True, exist_ok=True)
-    with get_context("spawn").Pool(a.jobs) as pool, open(kept,
-                                                         "a") as f, tqdm(total=len(wanted), initial=len(wanted) - sum(
-                                                                                                                      len(p[0]) for p in part), disable=None) as bar:
+    left = sum(len(p[0]) for p in part)
+    bar = tqdm(total=len(wanted), initial=len(wanted) - left, disable=None)
+    with get_context("spawn").Pool(a.jobs) as pool, open(kept, "a") as f, bar:
         for made in pool.imap_unordered(work, part):
             for r in made:
                 rows[r["run"], r["kind"], r["seed"]] = r

@@ -1,4 +1,4 @@
-"""Four faults that nobody who wrote the doctor had seen: written when its checks were frozen, scored apart.
+"""Four faults that were written when the checks were frozen, and are scored apart.
 
     python bench/doctor.py --unseen bench/unseen_faults.py
 """
