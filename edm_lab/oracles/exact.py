@@ -21,10 +21,17 @@ from ..diffusion.noise import Isotropic, NoiseModel, Tree
 class Oracle:
     "An exact denoiser. A subclass gives `__call__`, `sample(n, gen)` and `posterior_var(x, sigma)`."
     sigma_data = 1. # standard deviation of x0, pooled over coordinates; data units
-    def score(self, x, sigma):
+    def score(self,
+              x: Float[Tensor, " b *d"], # noisy data, data units
+              sigma: float | Tensor, # noise level, data units: a number or `b`
+             ) -> Float[Tensor, " b *d"]: # 1 / data units
         "Tweedie's formula, `(D - x) / sigma^2`: the score, times K if the noise has a covariance K."
         return (self(x, sigma) - x) / sigma_like(sigma, x)**2
-    def bayes_error_mc(self, sigma, draws=1024, seed=0):
+    def bayes_error_mc(self,
+                       sigma: float | Tensor, # noise levels, data units
+                       draws: int = 1024, # noisy samples a level
+                       seed: int = 0, # of the draws
+                      ) -> tuple[Float64[Tensor, " *s"], Float64[Tensor, " *s"]]: # data units squared
         "The Bayes error at each level by Monte-Carlo, and its standard error; all levels see the same draws."
         levels = torch.as_tensor(sigma, dtype=torch.float64)
         x0 = self.sample(draws, rng(seed, "floor", "x0")).double()
@@ -32,7 +39,7 @@ class Oracle:
         v = torch.stack([self.posterior_var(x0 + s * eps, s.item()) for s in levels.reshape(-1)])
         v = v.reshape(*levels.shape, draws)
         return v.mean(-1), v.std(-1) / draws**.5
-    def bayes_error(self, sigma, draws=1024, seed=0):
+    def bayes_error(self, sigma: float | Tensor, draws: int = 1024, seed: int = 0) -> Float64[Tensor, " *s"]:
         "E|x0 - D|^2 per coordinate at each level: no denoiser has less."
         return self.bayes_error_mc(sigma, draws, seed)[0]
 
