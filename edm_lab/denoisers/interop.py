@@ -8,6 +8,7 @@ __all__ = ['Foreign', 'from_kdiffusion', 'EDMForeign', 'from_edm', 'round_grid',
 
 # %% ../../nbs/16a_denoisers.interop.ipynb #40644451
 import inspect
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def _dtype_of(
 class Foreign(torch.nn.Module):
     "A model called as `model(x, sigma, **kwargs)`, with sigma of shape `b`, as a denoiser."
     def __init__(self,
-                 model, # callable, returns the estimate of x0
+                 model: Callable, # returns the estimate of x0
                  sigma_data: float, # standard deviation of the data in the model's units
                  fixed: dict | None = None): # keyword arguments of every call
         super().__init__()
@@ -46,7 +47,7 @@ class Foreign(torch.nn.Module):
 
 # %% ../../nbs/16a_denoisers.interop.ipynb #7040b4a1
 def from_kdiffusion(
-    model, # k-diffusion's Denoiser, or anything called as model(x, sigma, **kwargs)
+    model: Callable, # k-diffusion's Denoiser, or anything called as model(x, sigma, **kwargs)
     extra_args: dict | None = None, # as k-diffusion's samplers take them: keyword arguments of every call
     sigma_data: float | None = None, # standard deviation of the data; None: the model's own attribute
 ) -> Foreign: # D(x, sigma, cond); cond's entries are further keyword arguments
@@ -76,7 +77,7 @@ def _one_hot(
 class EDMForeign(Foreign):
     "A network called as `net(x, sigma, class_labels, **kwargs)`, with the range of levels it covers."
     def __init__(self,
-                 net, # EDM-type network: sigma_min, sigma_max and label_dim are used where it has them
+                 net: Callable, # EDM-type network: sigma_min, sigma_max and label_dim are used where it has them
                  sigma_data: float, # standard deviation of the data in the network's units
                  fixed: dict | None = None): # keyword arguments of every call
         super().__init__(net, sigma_data, fixed)
@@ -96,9 +97,9 @@ class EDMForeign(Foreign):
 
 # %% ../../nbs/16a_denoisers.interop.ipynb #d556bd71
 def from_edm(
-    net, # EDM-style network: net(x, sigma, class_labels=None) -> x0_hat
+    net: Callable, # EDM-style network: net(x, sigma, class_labels=None) -> x0_hat
     sigma_data: float | None = None, # standard deviation of the data; None: the network's own (VP and VE have none)
-    **fixed, # keyword arguments of every call
+    **fixed: object, # keyword arguments of every call, such as class_labels
 ) -> EDMForeign: # D(x, sigma, cond), cond = dict(class_labels=...), integers or one-hot rows
     "An EDM-style network as a denoiser. A `LabError` if its `sigma_data` is not known."
     sigma_data = getattr(net, "sigma_data", None) if sigma_data is None else sigma_data
@@ -108,7 +109,7 @@ def from_edm(
 
 # %% ../../nbs/16a_denoisers.interop.ipynb #f17baa08
 def round_grid(
-    net, # an EDM-style network with `round_sigma`, or the denoiser made of it
+    net: object, # an EDM-style network with `round_sigma`, or the denoiser made of it
     sigmas: Float[Tensor, " n+1"] | list[float], # falling levels, data units
 ) -> Float[Tensor, " m+1"]: # the same grid on the network's levels, float64, last 0; shorter if two fall together
     "A grid of the network's own levels: cut to its range, rounded by it, without duplicates."
@@ -130,7 +131,7 @@ class to_kdiffusion(torch.nn.Module):
 
 # %% ../../nbs/16a_denoisers.interop.ipynb #a5683af4
 def to_diffusers_sigmas(
-    sigmas, # falling levels, data units; or a solver's table, anything with `.sigmas`
+    sigmas: object, # falling levels, data units; or a solver's table, anything with `.sigmas`
     frame: str = "sigma", # "sigma": levels, the last one 0; "flow": tau = sigma / (1 + sigma), without the 0
 ) -> list[float]: # for `set_timesteps(sigmas=...)`
     "A grid as the list that diffusers' schedulers take. A `LabError` for an unknown frame."
@@ -175,8 +176,8 @@ def _check_arrived(
 
 # %% ../../nbs/16a_denoisers.interop.ipynb #a0ae5639
 def set_sigmas(
-    scheduler, # a diffusers scheduler; its levels and times are set
-    sigmas, # falling levels, data units; or a solver's table
+    scheduler: object, # a diffusers scheduler; its levels and times are set
+    sigmas: object, # falling levels, data units; or a solver's table
     force: bool = False, # write the levels into an EDM scheduler, which does not take them as they are
 ) -> object: # the scheduler
     "`set_timesteps(sigmas=...)`, and a `LabError` unless the scheduler then walks exactly these levels."

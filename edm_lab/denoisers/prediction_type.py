@@ -7,6 +7,8 @@ __all__ = ['SKIP_OUT', 'DIFFUSERS', 'skip_out', 'to_x0', 'from_x0', 'error_facto
            'scheduler_table', 'from_diffusers']
 
 # %% ../../nbs/16_denoisers.prediction_type.ipynb #4dfbd498
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -102,7 +104,7 @@ def sigma_to_t(
 class VPDenoiser(torch.nn.Module):
     "A VP model as a denoiser: D(x; sigma) = c_skip x + c_out model(x / sqrt(1 + sigma^2), t(sigma), cond)."
     def __init__(self,
-                 model, # callable (xt, t, cond) -> prediction, t of shape `b`; a torch Module or not
+                 model: Callable, # (xt, t, cond) -> prediction, t of shape `b`; a torch Module or not
                  alpha_bar: Float[Tensor, " T"], # the table it was trained with, see `alpha_bar`
                  predicts: str = "eps", # "eps", "v" or "x0"
                  sigma_data: float = 1., # standard deviation of the data in the model's units (VP theory assumes 1)
@@ -154,7 +156,7 @@ class _Sample(torch.nn.Module):
 # %% ../../nbs/16_denoisers.prediction_type.ipynb #f0389c11
 def from_diffusers(
     unet: torch.nn.Module, # called as unet(xt, t, **cond), returns an object with `.sample`
-    scheduler, # a scheduler, or its configuration as a dict
+    scheduler: object, # a scheduler, or its configuration as a dict
     sigma_data: float = 1., # standard deviation of the data in the UNet's units; images in [-1, 1] have about .5
     t_map: str = "nearest", # "interp" if its time embedding takes fractions (the usual sinusoidal one does)
 ) -> VPDenoiser: # D(x, sigma, cond); levels in `D.levels`

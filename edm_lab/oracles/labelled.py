@@ -49,7 +49,7 @@ class _Unlabelled(Oracle):
 
 # %% ../../nbs/11d_oracles.labelled.ipynb #36dbde46
 class ClassOracle(Oracle):
-    "Exact with and without `cond['label']`: $D(x;\\sigma,c)$, and $\\sum_c p(c\\mid x;\\sigma)\\,D(x;\\sigma,c)$ for the null label or none."
+    "Exact with and without `cond['label']`: $\\sum_c p(c\\mid x;\\sigma)\\,D(x;\\sigma,c)$ for the null label or none."
     def __init__(self,
                  classes: list[Oracle], # one a class, each with `log_prob`
                  weights: Float[Tensor, " k"] | None = None, # share of each class, any sum; None: equal
