@@ -660,8 +660,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'edm_lab/cases/st/system.py'),
                                          'edm_lab.cases.st.system.TissueLosses': ( 'cases/st/system.html#tissuelosses',
                                                                                    'edm_lab/cases/st/system.py'),
-                                         'edm_lab.cases.st.system.TissueLosses.mean': ( 'cases/st/system.html#tissuelosses.mean',
-                                                                                        'edm_lab/cases/st/system.py'),
                                          'edm_lab.cases.st.system.TissueLosses.row': ( 'cases/st/system.html#tissuelosses.row',
                                                                                        'edm_lab/cases/st/system.py'),
                                          'edm_lab.cases.st.system.TissueSets': ( 'cases/st/system.html#tissuesets',

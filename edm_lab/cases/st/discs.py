@@ -83,7 +83,8 @@ def train_discs(
     D = Precond(SetNet(2, width, depth, 4, 0, context=discs.genes, centred=True), discs.sigma_data)
     ema, optim = EMA(D, 1 - 30 / max(steps, 60)), Optim(lr=lr, schedule="cosine", fall_from=0, clip=None)
     for r in train(D, steps=steps, seed=seed, optim=optim, ema=ema, engine=OneProcess(),
-                   draw=partial(_disc_batch, discs, batch_size, seed), loss_fn=partial(_aligned_error, aligned=aligned)):
+                   draw=partial(_disc_batch, discs, batch_size, seed),
+                   loss_fn=partial(_aligned_error, aligned=aligned)):
         callback(r.step, r.loss)
     return ema.D.eval()
 

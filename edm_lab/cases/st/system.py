@@ -132,9 +132,7 @@ class TissueLosses:
         mean = {k: float((v * self.passed[k]).sum() / self.passed[k].sum().clamp_min(1)) for k, v in self.each.items()}
         return dict(losses=mean, passed={k: float(v.float().mean()) for k, v in self.passed.items()},
                     pinned=float(self.clamped.pinned.float().mean()), hidden=float(self.clamped.hidden.mean()))
-    def mean(self) -> Tensor: # as the trainer wants it
-        "What is trained on."
-        return self.total
+
 
 # %% ../../../nbs/cases/st/02c_system.ipynb #ce630c0b
 def _dropped(H, mask, drop, gen):

@@ -137,11 +137,14 @@ def train_tissue(
         raise LabError("held", "nothing", "held-out sets: the curriculum probes its cap on them")
     optim = Optim(lr=s.lr, warmup=50, schedule="cosine", fall_from=0, scales={"net.generator.": s.generator_lr})
     extras = ({} if cur is None else dict(cur=cur)) | {f"gate.{k}": v for k, v in (gates or {}).items()}
+    last = {}
+    def loss_fn(D, drawn):
+        last["losses"] = every_loss(D, drawn[0], s, gates, drawn[1])
+        return last["losses"].total
     for r in train(D, steps=steps, batch_size=batch_size, seed=seed, optim=optim, settings=s, ema=ema, extras=extras,
-                   draw=partial(_drawn, rows, s, cur, corrupt, batch_size, seed),
-                   loss_fn=lambda D, drawn: every_loss(D, drawn[0], s, gates, drawn[1]),
+                   draw=partial(_drawn, rows, s, cur, corrupt, batch_size, seed), loss_fn=loss_fn,
                    engine=OneProcess(), out=out, ckpt_every=ckpt_every, signals=False):
-        record = dict(step=r.step, loss=r.loss, lr=r.lr, grad_norm=r.grad_norm, losses=r.losses,
-                      sigma=r.batch[0].sigma, ema=ema)
+        record = dict(step=r.step, loss=r.loss, lr=r.lr, grad_norm=r.grad_norm, sigma=r.batch[0].sigma, ema=ema,
+                      **last)
         if cur is not None: record |= dict(event=_tick(cur, ema.D, held, s, r.step), stage=cur.stage, cap=cur.cap)
         yield record
