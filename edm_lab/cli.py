@@ -171,8 +171,8 @@ def _train_command(a) -> int: # exit code
     last = done.rows[-1] if done.rows else {}
     for line in done.notes: print(line)
     print(f"{out}: step {last['step']}, " + ", ".join(f"{k} {v:.4g}"
-                                                      for k, v in dict(loss=last["loss"], floor=(last.get("bins")
-                                                                                                 or {}).get("floor"),
+                                                      for k, v in dict(loss=last["loss"], best_baseline=(last.get("bins")
+                                                                                                 or {}).get("best_baseline"),
                                                                        held=last.get("held")).items()
                                                       if v is not None) + f"\nVerdict of its log: "
           f"{diagnose(open_run(out)).verdict}\nNext: edm_lab examine {out}" if last

@@ -357,7 +357,7 @@ def nearest(
     known: Iterable[str], # what would have been right
 ) -> str: # "; nearest: ..." or nothing
     "The known word nearest to one that is not."
-    tail = {k.rsplit(".", 1)[-1]: k for k in known}
+    tail = {k.rsplit(".", 1)[-1]: k for k in reversed(list(known))} # of two keys with one ending, the first
     near = difflib.get_close_matches(word, known, 1, .6)
     if not near: near = [tail[m] for m in difflib.get_close_matches(word.rsplit(".", 1)[-1], tail, 1, .6)]
     return f"; nearest: {near[0]}" if near else ""

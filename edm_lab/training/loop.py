@@ -28,7 +28,8 @@ from ..data.rows import Rows, batch, loader
 from .ema import EMA
 from .distributed import Engine, OneProcess
 from ..diffusion.sigma_dist import SigmaDist
-from .logger import Baselines, Log, binned, progress, read_log, scales
+from .baselines import Baselines, binned, scales
+from .logger import Log, progress, read_log
 from ..diffusion.loss import Losses, denoising_loss
 from .step import Optim, Task, draw_batch, feed_loss, train_step
 

@@ -30,7 +30,7 @@ from ...model_checks.examine import Report, causes_first
 from ...diagnosis.findings import Finding
 from ...samplers.single_step import ddim, final
 from ...samplers.schedules import ab_sigmas, karras
-from ...runs.case_run import examine_told, logged, needed, resized, seconds_of, staged
+from ...runs.case_run import examine_case, logged, needed, resized, seconds_of, staged
 
 # %% ../../../nbs/cases/jsddpm/07_run.ipynb #40177b15
 @dataclass(frozen=True)
@@ -270,7 +270,7 @@ def examined(
                  feed=feed_of(raw, rows, s, 16, seed), raw=raw, records=records, sigma_dist=s.levels,
                  schedule=_grid(s, size), metric=lambda x, y: float(psnr(x, y).mean()), metric_range=2.,
                  sampler=lambda D, x, sigmas, cond=None, seed=0: final(ddim(D, x, sigmas, cond)))
-    r = examine_told(D, p.rows(held=True), "jsddpm", _SLOW, size.skips, tell, n=min(size.asked, len(p.held)),
+    r = examine_case(D, p.rows(held=True), "jsddpm", _SLOW, size.skips, tell, n=min(size.asked, len(p.held)),
                      levels=size.levels, seed=seed, **given)
     r.findings = causes_first([*r.findings, *(behind(bins) if bins else ())])
     if r.findings: r.verdict, r.cause = verdict_of(r.findings, r.notes, r.lacking)

@@ -27,7 +27,7 @@ from ...model_checks.examine import Report
 from ...diffusion.noise import Centred
 from ...samplers.single_step import euler, final
 from ...diffusion.self_cond import Carried, SelfConditioned
-from ...runs.case_run import examine_told, logged, needed, resized, seconds_of, staged
+from ...runs.case_run import examine_case, logged, needed, resized, seconds_of, staged
 
 # %% ../../../nbs/cases/st/07_run.ipynb #6ebcb81b
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def examine_placer(
     cells = min(64, max(16, 2 * len(m.p.held) // n))
     held, seen = (_first(m.rows(i, n, seed_of(seed, key)), cells) for i, key in ((m.p.held, "held"), (m.fit, "seen")))
     levels = tissue_config(sigma_data=float(m.S.sigma_data)).sigma_dist
-    return examine_told(m.S, held, "st", _SLOW, size.skips, callback, n=n, levels=size.levels, seed=seed, train=seen,
+    return examine_case(m.S, held, "st", _SLOW, size.skips, callback, n=n, levels=size.levels, seed=seed, train=seen,
                         noise=Centred(), records=records, sigma_dist=levels, schedule=m.grid, sampler=_sampler)
 
 # %% ../../../nbs/cases/st/07_run.ipynb #1182fabc
