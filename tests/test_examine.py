@@ -1,4 +1,4 @@
-"The examination leaves everything as it was, works on whatever keeps the denoiser contract, and knows the healthy from the sick."
+"The examination leaves everything as it was, takes any denoiser, and separates healthy models from broken ones."
 import json, random
 
 import numpy as np
@@ -25,7 +25,7 @@ X = G.sample(512, rng(0, 'test'))
 def serious(r): return [f.cause for f in r.findings if f.severity not in ('low', 'benign')]
 
 class Noisy(torch.nn.Module):
-    "Everything that an examination could change: running means, dropout, a call counter, draws from every global stream."
+    "All that an examination could change: running means, dropout, a call counter, draws from global streams."
     sigma_data = 1.
     def __init__(self):
         super().__init__()
