@@ -340,6 +340,9 @@ def _tables(log, timesteps):
         cols = [c for c in TABLES[table] if any(c in r for r in rows)]
         if len(cols) < 2: continue
         if level == "t": rows = _whole_steps(rows, timesteps)
+        rows, lost = _finite_rows(rows, table)
+        if lost: out["logged.values.nonfinite"] = out.get("logged.values.nonfinite", 0) + lost
+        if not rows: continue
         for c, v in zip(cols, bin_levels(rows, cols)): out[f"{table}.{c}"] = v
     return out
 
@@ -349,6 +352,13 @@ def _whole_steps(rows, T):
     ts = [r["t"] for r in rows]
     if max(ts) > 1 or all(t == int(t) for t in ts): return rows
     return [r | {"t": float(min(round(r["t"] * T), T - 1))} for r in rows]
+
+# %% ../../nbs/52a_diagnosis.log_readers.ipynb #52a0002b
+def _finite_rows(rows, table):
+    "Rows without values that the table cannot hold, and how many were left out."
+    strict = [c for c, k in TABLES[table].items() if not k.nan]
+    good = [r for r in rows if all(np.isfinite(r[c]) for c in strict if c in r)]
+    return good, len(rows) - len(good)
 
 # %% ../../nbs/52a_diagnosis.log_readers.ipynb #52a00022
 def _curves(log):
