@@ -342,7 +342,8 @@ SCALARS: dict[str, Key] = dict( # logged.values: single numbers
     sample_std=Key(float, "standard deviation of the samples (data units)", not_negative),
     sample_min=Key(float, "smallest value of the samples (data units)"),
     sample_max=Key(float, "largest value of the samples (data units)"),
-    eps_std=Key(float, "standard deviation of the predicted noise", not_negative))
+    eps_std=Key(float, "standard deviation of the predicted noise", not_negative),
+    nonfinite=Key(int, "errors by level that were NaN or infinite", not_negative))
 
 # %% ../../nbs/51b_diagnosis.schema.ipynb #51b0001d
 def known_keys() -> dict[str, Key]: # dotted key -> Key
