@@ -1,4 +1,4 @@
-"""The trainer against what it must not cost and must not miss: a bare loop with the same work, the Bayes loss, one process against two.
+"""The trainer against a bare loop with the same work, against the Bayes loss, and one process against two.
 
     python bench/trainer.py                  # all of it, into results/trainer.json; some minutes on one core
     python bench/trainer.py --only overhead  # overhead, bayes or ddp; the rest of an existing file is kept
@@ -61,7 +61,7 @@ def bare(D, rows, size):
 
 
 def overhead(size=512, width=256, block=20, pairs=24):
-    "CPU time of the trainer over that of the bare loop, in blocks of steps one after the other; the median of the pairs' ratios."
+    "CPU time of the trainer over that of the bare loop, in alternating blocks of steps; median of the ratios."
     rows = Rows(problem("B").sample(20_000, rng(0, "rows")).float())
     D, E = subject(width), subject(width)
     ours = train(D, rows, SIGMA_DIST, steps=10**6, batch_size=size, ema=EMA(D), engine=Engine(device="cpu"))
@@ -81,7 +81,7 @@ def overhead(size=512, width=256, block=20, pairs=24):
 
 @torch.no_grad()
 def excess(D, O, bins=20, n=8192, seed=1):
-    "E|D - D*|^2 over the Bayes loss in bins of equal mass between the 1st and the 99th percentile of the law, on fresh data; levels are drawn inside each bin."
+    "E|D - D*|^2 over the Bayes loss on fresh data, in bins of equal mass from the 1st to the 99th percentile of sigma."
     edges, out = torch.linspace(.01, .99, bins + 1, dtype=torch.float64), []
     for i in range(bins):
         x0 = O.sample(n, rng(seed, "x0", i)).double()
@@ -163,7 +163,8 @@ def main():
             done.setdefault("bayes_excess", {})[name] = detail["bayes"][name]["worst"]
             write_whole(path, json.dumps(done, indent=1))
     versions = {"python": platform.python_version(),
-                "edm_lab": edm_lab.__version__} | {p: metadata.version(p) for p in ("torch", "accelerate", "safetensors")}
+                "edm_lab": edm_lab.__version__}
+    versions |= {p: metadata.version(p) for p in ("torch", "accelerate", "safetensors")}
     done |= dict(machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread",
                  commit=git("rev-parse", "HEAD"), versions=versions)
     write_whole(path, json.dumps(done, indent=1))

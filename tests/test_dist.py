@@ -1,5 +1,9 @@
 "Two gloo processes are one process with the same batch; checkpoints, skipped steps and signals agree among them."
-import json, os, socket, subprocess, sys
+import json
+import os
+import socket
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -19,22 +23,26 @@ from edm_lab.training.step import Optim, Task
 from edm_lab.training.loop import train
 
 torch.set_num_threads(1)
-out, told = sys.argv[1], json.loads(sys.argv[2])
-engine = Engine(device='cpu', accumulate=told.get('accumulate', 1))
+out, options = sys.argv[1], json.loads(sys.argv[2])
+engine = Engine(device='cpu', accumulate=options.get('accumulate', 1))
 torch.manual_seed(engine.rank)                                     # processes start apart; rank 0 is right
 data = toy('classes', n=200)
-rows = data.train if 'bad' not in told else data.train[:]
-if 'bad' in told: rows.x0[told['bad']] = float('nan')
-dtype = getattr(torch, told.get('dtype', 'float32'))
+rows = data.train if 'bad' not in options else data.train[:]
+if 'bad' in options: rows.x0[options['bad']] = float('nan')
+dtype = getattr(torch, options.get('dtype', 'float32'))
 D = Precond(MLP(16, 48, 2, n_classes=5), .5).to(dtype)
 ema = EMA(D, .9)
 records, ranks = [], []
-for r in train(D, rows.to(dtype=dtype), LogNormal(), steps=told.get('steps', 12), batch_size=24, seed=2, ema=ema, engine=engine, out=told.get('out'), ckpt_every=5, optim=Optim(warmup=3), task=Task(cond_drop=told.get('drop', .2))):
+for r in train(D, rows.to(dtype=dtype), LogNormal(), steps=options.get('steps', 12), batch_size=24, seed=2, ema=ema,
+               engine=engine, out=options.get('out'), ckpt_every=5, optim=Optim(warmup=3),
+               task=Task(cond_drop=options.get('drop', .2))):
     records.append(r.row() | dict(where=r.where, n=len(r.losses.loss), sigma=r.losses.sigma.tolist(), notes=r.notes))
-    if r.step == told.get('until'): break
+    if r.step == options.get('until'): break
 weights = torch.cat([p.detach().double().flatten() for p in D.parameters()])
 apart = engine.accelerator.gather(weights[None]) if engine.world > 1 else weights[None]
-if engine.main: write_whole(out, json.dumps(dict(world=engine.world, records=records, weights=weights.tolist(), apart=float((apart - apart[0]).abs().max()))))
+gap = float((apart - apart[0]).abs().max())
+result = dict(world=engine.world, records=records, weights=weights.tolist(), apart=gap)
+if engine.main: write_whole(out, json.dumps(result))
 engine.close()
 
 def threads(where='/proc/self/task'):
@@ -59,13 +67,13 @@ def sockets():
 pytestmark = pytest.mark.skipif(sockets() is None or not torch.distributed.is_gloo_available(),
                                 reason='sockets are forbidden here, or torch has no gloo')
 
-def run(tmp_path, processes, name, **told):
+def run(tmp_path, processes, name, **options):
     script, out = tmp_path/'run.py', tmp_path/f'{name}.json'
     script.write_text(RUN)
     head = [sys.executable] if processes == 1 else [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node',
                                                     str(processes), '--master_addr', '127.0.0.1', '--master_port',
                                                     str(sockets())]
-    r = subprocess.run([*head, str(script), str(out), json.dumps(told)],
+    r = subprocess.run([*head, str(script), str(out), json.dumps(options)],
                        env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}, capture_output=True,
                        text=True, timeout=300)
     assert r.returncode == 0, r.stderr[-3000:]
@@ -88,9 +96,8 @@ def test_resume_with_two_and_with_one(tmp_path):
     run(tmp_path, 2, 'cut', out=str(tmp_path/'cut'), until=7)
     assert load_ckpt(tmp_path/'cut').step == 7
     rest = run(tmp_path, 2, 'rest', out=str(tmp_path/'cut'))
-    assert rest['weights'] == whole['weights'] and [r['loss']
-                                                    for r in rest['records']] == [r['loss'] for r in whole['records'][
-                                                                                                                      7:]]
+    assert rest['weights'] == whole['weights']
+    assert [r['loss'] for r in rest['records']] == [r['loss'] for r in whole['records'][7:]]
     run(tmp_path, 2, 'cut2', out=str(tmp_path/'cut2'), until=7)
     alone = run(tmp_path, 1, 'alone', out=str(tmp_path/'cut2'))
     assert 'equal up to rounding only: processes 1 (was 2)' in alone['records'][0]['notes'][0]
@@ -98,6 +105,6 @@ def test_resume_with_two_and_with_one(tmp_path):
 
 def test_a_bad_row_on_one_process_skips_the_step_on_both(tmp_path):
     one, two = (run(tmp_path, n, f'bad{n}', bad=17) for n in (1, 2))
-    assert [r['nonfinite'] for r in one['records']] == [r['nonfinite']
-                                                        for r in two['records']] and two['records'][-1]['nonfinite'] >= 1
+    assert [r['nonfinite'] for r in one['records']] == [r['nonfinite'] for r in two['records']]
+    assert two['records'][-1]['nonfinite'] >= 1
     assert gap(one, two) < 1e-4 and all(torch.tensor(two['weights']).isfinite())

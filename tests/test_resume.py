@@ -1,5 +1,10 @@
-"A run that is killed at any moment and resumed ends with the bits of the run that was not: weights, average, optimiser, law, log."
-import json, os, signal, subprocess, sys, time
+"A run that is killed at any moment and resumed ends with the bits of the run that was not."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +25,7 @@ from edm_lab.training.loop import fit
 
 out, slow, kill_at = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 
-class Law(LogNormal): # a law with a state, which can be slow, or take the process with it
+class Moving(LogNormal): # a distribution with a state, which can be slow, or take the process with it
     top = 1.
     def update(self, step, losses):
         object.__setattr__(self, 'top', self.top * 1.01 + float(losses.F_mse.mean()) / 100)
@@ -36,8 +41,9 @@ if not os.path.isdir(out): torch.manual_seed(0)            # ... that of a new o
 data = toy('classes', n=200, held=64)
 D = Precond(MLP(16, 32, 2, n_classes=5, dropout=.1), .5)
 print('ready', flush=True)
-done = fit(D, data.train, Law(), steps=%d, batch_size=16, seed=1, ema=.97, held=data.held, out=out, log_every=7, ckpt_every=3, floors=False,
-           optim=Optim(schedule='cosine', warmup=5, weight_decay=.01), task=Task(cond_drop=.2))
+done = fit(D, data.train, Moving(), steps=%d, batch_size=16, seed=1, ema=.97, held=data.held, out=out, log_every=7,
+           ckpt_every=3, baselines=False, task=Task(cond_drop=.2),
+           optim=Optim(schedule='cosine', warmup=5, weight_decay=.01))
 print('\\n'.join(done.notes), flush=True)
 """ % STEPS
 ENV = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
@@ -48,9 +54,9 @@ def start(out, slow=0., kill_at=-1):
 
 def finish(out, **kwargs):
     p = start(out, **kwargs)
-    told, wrong = p.communicate(timeout=300)
+    printed, wrong = p.communicate(timeout=300)
     assert p.returncode == 0, wrong[-2000:]
-    return told
+    return printed
 
 def result(out):
     "Everything the run left, comparable to the bit."
@@ -90,7 +96,8 @@ def test_killed_at_random_moments(whole, tmp_path):
     delays = (.05 + .9 * torch.rand(4, generator=rng(0, 'kill after'))).tolist()
     finish_first = start(out, slow=.02)
     finish_first.stdout.readline()
-    while not (out.exists() and steps_in(out)) and finish_first.poll() is None: time.sleep(.01)   # before the first checkpoint a run begins anew
+    # before the first checkpoint a run begins anew
+    while not (out.exists() and steps_in(out)) and finish_first.poll() is None: time.sleep(.01)
     p = finish_first
     for d in delays:
         time.sleep(d)
@@ -108,10 +115,10 @@ def test_sigterm_finishes_the_step(whole, tmp_path):
     p = start(out, slow=.05)
     while not (out.exists() and steps_in(out)): time.sleep(.01)
     p.send_signal(signal.SIGTERM)
-    told, wrong = p.communicate(timeout=300)
-    assert p.returncode == 0 and 'SIGTERM: stopped after step' in told, (told, wrong[-1000:])
+    printed, wrong = p.communicate(timeout=300)
+    assert p.returncode == 0 and 'SIGTERM: stopped after step' in printed, (printed, wrong[-1000:])
     last = steps_in(out)[-1]
-    assert f'stopped after step {last}, saved' in told and last < STEPS
+    assert f'stopped after step {last}, saved' in printed and last < STEPS
     finish(out)
     same(out, whole)
 
@@ -127,13 +134,13 @@ def test_harmed_files(whole, tmp_path, harm):
     if harm == 'flipped': data.write_bytes(raw[:-7] + bytes([raw[-7] ^ 16]) + raw[-6:])
     if harm == 'json torn': head.write_text(head.read_text()[:100])
     if harm == 'tensors gone': data.unlink()
-    told = finish(out)
-    assert 'resumed after step 27' in told and 'step-000000030' in told
+    printed = finish(out)
+    assert 'resumed after step 27' in printed and 'step-000000030' in printed
     same(out, whole)
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='no limits on file sizes')
 def test_full_disk(whole, tmp_path):
-    "The run ends with one line; the last good checkpoint is untouched, nothing half-written is left; with room again it goes on."
+    "The run ends with one line and leaves the last good checkpoint; with room again it goes on."
     out = tmp_path/'run'
     p = start(out, kill_at=20)
     p.communicate(timeout=300)

@@ -224,7 +224,7 @@ def staged(
     files: tuple[str, ...] = ("report.html", "metrics.json"), # that a run leaves
     kind: str = "values", # of which the data consist, for the error message
 ) -> dict: # what metrics.json holds
-    "Read, go through the stages, write metrics.json last. A `LabError` for other data. A run that has ended is only read."
+    "Read, go through the stages, write metrics.json; a run that has ended is only read. A `LabError` for other data."
     began, out = time.perf_counter(), Path(out)
     defaults = dict(data=None, seed=0, quick=False, changes=[])
     options, was = settled(out, case, options, defaults, resume, files)

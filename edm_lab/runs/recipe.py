@@ -189,7 +189,7 @@ def recipe_net(
     card: Card, # a recipe
     rows: Rows, # training rows
     n_classes: int | None = None, # classes, where the rows at hand may lack one; None: as in the rows
-) -> nn.Module: # with the initial weights of the seed
+) -> nn.Module: # with the initial weights of `train.seed`
     "The network that a recipe names, fitted to the rows. A `LabError` for a key that it does not have."
     kind = card["net.kind"]
     make, options = _NETS[kind]

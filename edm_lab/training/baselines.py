@@ -56,7 +56,7 @@ def _wiener_mse(x0, sigmas, noise, mask):
 
 # %% ../../nbs/42a_training.baselines.ipynb #4d3bb9e5
 class Baselines:
-    "Losses of the best linear filter and of the leave-one-out kernel denoiser against sigma, from a subset of the data."
+    "Losses of the best linear filter and the leave-one-out kernel denoiser against sigma. A `LabError` for bad edges."
     def __init__(self,
                  rows: Rows, # the data; a subset of `bank` of them is used
                  edges: Float[Tensor, " k+1"], # rising bin edges, data units
@@ -128,7 +128,7 @@ def scales(
     sigmas: Float[Tensor, " k"], # levels, data units
     noise: NoiseModel = Isotropic(), # that D was trained with
     seed: int = 0, # of the noise
-) -> dict[str, float]: # scale_r/sigma=...: rms of x0_hat over rms of x0; fx_ratio/sigma=...: rms of F_x over rms of its target
+) -> dict[str, float]: # scale_r/sigma=...: rms of x0_hat over x0; fx_ratio/sigma=...: rms of F_x over its target
     "Size of the prediction and of the network's output at some levels, as a record for the log."
     out, cond = {}, {**(rows.cond or {}), **({} if rows.mask is None else {"mask": rows.mask})}
     def rms(v): return float((v if rows.mask is None else v[rows.mask]).double().square().mean().sqrt())

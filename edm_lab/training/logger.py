@@ -55,7 +55,7 @@ def read_log(
     "The records of a log, without its damaged lines. A `LabError` if the file cannot be read."
     try: raw = Path(path).read_bytes()
     except OSError as e:
-        raise LabError(f"{path}", (e.strerror or "an unreadable file").lower(), "a log, one JSON object a line") from None
+        raise LabError(f"{path}", (e.strerror or "an unreadable file").lower(), "a log of JSON lines") from None
     rows, notes, lines = [], [], raw.split(b"\n")
     for i, line in enumerate(lines, 1):
         if not line.strip(): continue
@@ -70,7 +70,7 @@ class Log:
     "A log in a folder: JSON lines, and TensorBoard where it is installed. A `LabError` if it cannot be written."
     def __init__(self,
                  folder: str | Path, # made if missing
-                 step: int | None = None, # the run goes on at this step: rows of it and later are removed; None: all stay
+                 step: int | None = None, # the run goes on here: later rows are removed; None: all stay
                  tensorboard: bool = True, # scalars as event files too
                  name: str = "log.jsonl"): # of the file
         self.path = Path(folder) / name
@@ -151,7 +151,7 @@ def progress(
     total: int | None = None, # last step + 1; None: unknown, no time left
     file: TextIO | None = None, # where to; None: the error stream
 ) -> Iterator[dict]: # the same records
-    "Pass records through; in a terminal, with a bar of the loss beside the best baseline, the step rate and the time left."
+    "Pass records through; in a terminal, with a bar: loss, best baseline, step rate, time left."
     file = sys.stderr if file is None else file
     if not file.isatty():
         yield from records
