@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODEL_AREAS', 'LOG_AREAS', 'Diagnosis', 'finite_json', 'area_of', 'essential_areas', 'verdict_of', 'skipped',
-           'diagnose', 'to_text']
+           'diagnose', 'sentence', 'to_text']
 
 # %% ../../nbs/53_log_checks.diagnose.ipynb #9755e08d
 import json
@@ -175,6 +175,13 @@ def diagnose(
     verdict, cause = verdict_of(findings, notes, lacking, ran, broken, essential_areas(card))
     return Diagnosis(card, verdict, cause, findings, unknowns, notes, _fitted(card), lacking, ran=ran, broken=broken)
 
+# %% ../../nbs/53_log_checks.diagnose.ipynb #04cd0aee
+def sentence(text: str) -> str: # text: of a finding, a note or a question
+    "The text with a capital letter, where its first word is a plain word, and with a full stop."
+    first = text.split(" ", 1)[0]
+    start = text[:1].upper() + text[1:] if first.isalpha() and first.islower() else text
+    return start if start[-1:] in (".", "?", "!", "") else start + "."
+
 # %% ../../nbs/53_log_checks.diagnose.ipynb #04cd0aef
 def to_text(
     d: Diagnosis, # to be printed
@@ -191,11 +198,11 @@ def to_text(
         out += ["", bold(f"{i}. {f.cause}") + f"  [{f.severity}, confidence {100 * f.confidence:.0f} %]"]
         if f.claim not in d.verdict: out.append(para(f.claim, "   "))
         out += [para(e, "   - ", "     ") for e in f.evidence] + [para(f"Fix: {f.fix}", "   ", "        ")]
-    if d.notes: out += ["", "Checked and well:"] + [para(n.text, "   - ", "     ") for n in d.notes]
+    if d.notes: out += ["", "Checked and well:"] + [para(sentence(n.text), "   - ", "     ") for n in d.notes]
     if d.hypotheses: out += ["", "Curves fitted to the scale table (rms log error, fitted scale):"]
     out += [_hypothesis_line(h) for h in d.hypotheses]
     if d.unknowns: out += ["", "What this log cannot show, and what would:"]
-    out += [para(f"{u.question} {u.measurement}", "   - ", "     ") for u in d.unknowns]
+    out += [para(f"{sentence(u.question)} {sentence(u.measurement)}", "   - ", "     ") for u in d.unknowns]
     return "\n".join(out)
 
 # %% ../../nbs/53_log_checks.diagnose.ipynb #04cd0af0
