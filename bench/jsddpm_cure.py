@@ -1,11 +1,12 @@
-"""Case jsddpm: eps, v, x0 and F on one budget, their samples, a sweep of guidance, and a network of MONAI on the same budget, into results/jsddpm_cure.json.
+"""Case jsddpm: eps, v, x0 and F on one budget, their samples, a sweep of guidance, and a network of MONAI on the same
+budget, into results/jsddpm_cure.json.
 
-    python bench/jsddpm_cure.py                     # those rows that the file does not have yet, one after the other; it can be stopped at any time
-    python bench/jsddpm_cure.py --only F guidance   # some of them, anew (guidance is asked of F, which is trained for it where it was not kept)
+    python bench/jsddpm_cure.py                   # rows that the file does not have; it can be stopped any time
+    python bench/jsddpm_cure.py --only F guidance # some of them, anew (guidance uses F, trained if not kept)
     python bench/jsddpm_cure.py --steps 3000 --out results/jsddpm_cure_long.json
 
-The rows monai and monai_v need `pip install 'edm_lab[monai]'`. Theirs: DiffusionModelUNet, DDPMScheduler, DDIMScheduler. Ours: all else: data, batches, times, optimiser, average. Theirs has the better of
-two rates.
+The rows monai and monai_v need `pip install 'edm_lab[monai]'`. Theirs: DiffusionModelUNet, DDPMScheduler and
+DDIMScheduler. Ours: all else: data, batches, times, optimiser, average. Theirs has the better of two rates.
 """
 import argparse
 import base64
@@ -25,12 +26,14 @@ import edm_lab
 import torch
 from tqdm import tqdm
 
-from edm_lab.cases.jsddpm.cure import judged, kinds, ratios, train_kind
-from edm_lab.cases.jsddpm.data import prepare, read_slices
-from edm_lab.cases.jsddpm.failure import ORIGINAL_T, Budget
+from edm_lab.cases.jsddpm.cure import judge_samples, kinds, ratios, train_kind
+from edm_lab.cases.jsddpm.data import prepare_slices, read_slices
+from edm_lab.cases.jsddpm.failure import ORIGINAL_T
+from edm_lab.cases.jsddpm.suspect_runs import SliceBudget
 from edm_lab.cases.jsddpm.model import channel_spread
 from edm_lab.cases.jsddpm.quality import train_judge
-from edm_lab.cases.jsddpm.system import build_system, eps_table, healthy, noised, sample_slices
+from edm_lab.cases.jsddpm.sampling import eps_table, sample_slices
+from edm_lab.cases.jsddpm.system import build_system, slice_batch, slice_config
 from edm_lab.core import rng, seed_of, sigma_like, write_whole
 from edm_lab.training.ema import EMA
 from edm_lab.samplers.schedules import ab_sigmas
@@ -47,8 +50,8 @@ def git(*a): return subprocess.run(["git", "-C", str(HERE), *a], capture_output=
 class Watch:
     "Held-out losses at some steps; their time is not counted as training."
     def __init__(self, p, s, steps):
-        self.rows, self.s, self.steps, self.curve, self.spent = p.rows(True)[torch.arange(0, len(p.held),
-                                                                                          5)], s, steps, [], 0.
+        self.rows, self.s, self.steps = p.rows(True)[torch.arange(0, len(p.held), 5)], s, steps
+        self.curve, self.spent = [], 0.
         self.began, self.bar = time.process_time(), tqdm(total=steps, disable=None)
     def __call__(self, step, D):
         self.bar.update()
@@ -71,17 +74,17 @@ def pictures(x, at):
 
 
 def samples(name, draw, p, J):
-    "What the samples of the held-out slices' tokens are worth."
+    "Quality of samples with the tokens of the held-out slices."
     began, at = time.process_time(), p.held.z.argsort()
     x = draw({k: v[at] for k, v in p.rows(True).cond.items()})
-    return {name: judged(x.nan_to_num(0).clamp(-4, 4), at, p, J) | dict(pictures=pictures(x, at),
-                                                                        largest=float(x.abs().max()),
-                                                                        seconds=round(time.process_time() - began, 1))}
+    row = judge_samples(x.nan_to_num(0).clamp(-4, 4), at, p, J)
+    return {name: row | dict(pictures=pictures(x, at), largest=float(x.abs().max()),
+                             seconds=round(time.process_time() - began, 1))}
 
 
 @contextmanager
 def cut(D, at):
-    "The answer cut to [-at, at] inside."
+    "x0_hat is cut to [-at, at] inside."
     own, D.clip = D.clip, at
     try: yield D
     finally: D.clip = own
@@ -112,20 +115,20 @@ def guidance(p, J, budget, calls, ws=(0., 1., 1.5, 2., 4.)):
     cond = {k: v[at] for k, v in p.rows(True).cond.items()}
     for w in ws:
         with cut(D, 1.): x = sample_slices(D, cond, s, steps=calls, guidance=w)
-        out[f"{w:g}"] = judged(x, at, p, J) | dict(pictures=pictures(x, at), spread=float(x.std(0).mean()))
+        out[f"{w:g}"] = judge_samples(x, at, p, J) | dict(pictures=pictures(x, at), spread=float(x.std(0).mean()))
     return dict(w=out, calls=calls)
 
 
 class Theirs(torch.nn.Module):
-    "MONAI's network as a denoiser: it is told a whole time, and predicts the noise, or the velocity."
+    "MONAI's network as a denoiser: conditioned on an integer time, it predicts the noise, or the velocity."
     def __init__(self, net, table, kind):
         super().__init__()
         self.net, self.levels, self.kind, self.sigma_data = net, ab_sigmas(table), kind, 1.
-    def said(self, xt, t, cond): return self.net(torch.cat([xt, cond["image"]], 1), t, class_labels=cond["label"])
+    def output(self, xt, t, cond): return self.net(torch.cat([xt, cond["image"]], 1), t, class_labels=cond["label"])
     def forward(self, x, sigma, cond=None):
         sg = sigma_like(sigma, x).reshape(-1, 1, 1, 1).expand(len(x), 1, 1, 1)
         xt = x / (1 + sg**2).sqrt()
-        out = self.said(xt, time_of(sg.flatten(), self.levels), cond)
+        out = self.output(xt, time_of(sg.flatten(), self.levels), cond)
         return x - sg * out if self.kind == "eps" else (xt - sg * out) / (1 + sg**2).sqrt()
 
 
@@ -141,20 +144,20 @@ def monai_net(p, budget):
                                   num_head_channels=16, norm_num_groups=8, num_class_embeds=2 * p.train.bins + 1)
 
 
-def monai_train(p, s, kind, budget, lr, tell):
+def monai_train(p, s, kind, budget, lr, callback):
     "The loop of MONAI's tutorials (add_noise, network, squared error), with our batches, AdamW, rate and average."
     from monai.networks.schedulers import DDPMScheduler
     table, p_rows, null = s.table, p.rows(), 2 * p.train.bins
     noise = DDPMScheduler(s.T, schedule="cosine", prediction_type={"eps": "epsilon", "v": "v_prediction"}[kind])
     M = Theirs(monai_net(p, budget), table, kind)
-    opt, ema = torch.optim.AdamW(M.parameters(), lr=lr, betas=(.9, .99),
-                                 weight_decay=s.weight_decay), EMA(M, s.ema, s.ema_warmup)
+    opt = torch.optim.AdamW(M.parameters(), lr=lr, betas=(.9, .99), weight_decay=s.weight_decay)
+    ema = EMA(M, s.ema, s.ema_warmup)
     for i in range(budget.steps):
-        b, gen = noised(p_rows, s, budget.batch_size, budget.seed, i), rng(budget.seed, "coins", i)
+        b, gen = slice_batch(p_rows, s, budget.batch_size, budget.seed, i), rng(budget.seed, "coins", i)
         t = time_of(b.sigma, M.levels)
         cond = dict(b.cond, label=torch.where(torch.rand(len(b.x0), generator=gen) < s.token_drop, null,
                                               b.cond["label"]))
-        out = M.said(noise.add_noise(b.x0, b.eps, t), t, cond)
+        out = M.output(noise.add_noise(b.x0, b.eps, t), t, cond)
         loss = torch.nn.functional.mse_loss(out, b.eps if kind == "eps" else noise.get_velocity(b.x0, b.eps, t))
         for g in opt.param_groups:
             g["lr"] = lr * min(1., (i + 1) / 50) * (s.lr_end + (1 - s.lr_end)
@@ -164,19 +167,19 @@ def monai_train(p, s, kind, budget, lr, tell):
         torch.nn.utils.clip_grad_norm_(M.parameters(), s.clip)
         opt.step()
         ema.update()
-        tell(i + 1, ema.D.eval())
+        callback(i + 1, ema.D.eval())
     return ema.D.eval()
 
 
 @torch.no_grad()
 def monai_samples(D, cond, s, calls, seed=0):
-    "MONAI's DDIMScheduler with its defaults: the answer is cut to [-1, 1]."
+    "MONAI's DDIMScheduler with its defaults: x0_hat is cut to [-1, 1]."
     from monai.networks.schedulers import DDIMScheduler
     ddim = DDIMScheduler(s.T, schedule="cosine", prediction_type={"eps": "epsilon", "v": "v_prediction"}[D.kind])
     ddim.set_timesteps(calls)
     x = torch.randn(len(cond["label"]), 2, *cond["image"].shape[2:], generator=rng(seed, "samples"))
     for t in ddim.timesteps:
-        out = torch.cat([D.said(x[i:i + 64], torch.full((len(x[i:i + 64]),), int(t)),
+        out = torch.cat([D.output(x[i:i + 64], torch.full((len(x[i:i + 64]),), int(t)),
                                 {k: v[i:i + 64] for k, v in cond.items()}) for i in range(0, len(x), 64)])
         x = ddim.step(out, int(t), x)[0]
     return x
@@ -184,7 +187,7 @@ def monai_samples(D, cond, s, calls, seed=0):
 
 def monai(p, J, budget, calls, kind="eps", rates=(1e-3, 3e-3), short=80):
     "A row of MONAI, at the better of two rates; ours has the one rate that it comes with."
-    s, trial = healthy(predicts=kind, self_cond=0.), {}
+    s, trial = slice_config(predicts=kind, self_cond=0.), {}
     for lr in rates:
         few = replace(budget, steps=short)
         watch = Watch(p, s, short)
@@ -194,10 +197,9 @@ def monai(p, J, budget, calls, kind="eps", rates=(1e-3, 3e-3), short=80):
     lr = min(rates, key=lambda v: trial[f"{v:g}"])
     watch = Watch(p, s, budget.steps)
     D = monai_train(p, s, kind, budget, lr, watch)
-    return watch.done() | ratios(D, p, s) | dict(weights=sum(v.numel() for v in D.parameters()), lr=lr,
-                                                 trial=trial) | samples("samples",
-                                                                        lambda cond: monai_samples(D, cond, s, calls),
-                                                                        p, J)
+    about = dict(weights=sum(v.numel() for v in D.parameters()), lr=lr, trial=trial)
+    drawn = samples("samples", lambda cond: monai_samples(D, cond, s, calls), p, J)
+    return watch.done() | ratios(D, p, s) | about | drawn
 
 
 def main():
@@ -208,8 +210,8 @@ def main():
     ap.add_argument("--out", default=str(HERE / "results" / "jsddpm_cure.json"))
     a = ap.parse_args()
     torch.set_num_threads(1)
-    budget, path = Budget(steps=a.steps, subjects=24, size=32), Path(a.out)
-    p = prepare(read_slices(None, budget.size, budget.subjects, budget.seed))
+    budget, path = SliceBudget(steps=a.steps, subjects=24, size=32), Path(a.out)
+    p = prepare_slices(read_slices(None, budget.size, budget.subjects, budget.seed))
     J = train_judge(p.train.x, p.train.z_bin, p.train.lesion, p.train.bins)
     have = json.loads(path.read_text()) if path.exists() else {}
     about = json.loads(json.dumps(asdict(budget) | dict(calls=a.calls)))
@@ -224,22 +226,19 @@ def main():
         about_data = dict(train=len(p.train), held=len(p.held), variance=p.variance.tolist(),
                           held_variance=p.held.x.double().var((0, 2, 3), correction=0).tolist(),
                           lesions=float(p.held.lesion.float().mean()))
-        have |= {name: row | dict(cpu_seconds=round(time.process_time() - began, 1))} | dict(budget=about,
-                                                                                             data=about_data,
-                                                                                             commit=git("rev-parse",
-                                                                                                        "HEAD"),
-                                                                                             machine=f"{platform.machine()}, "
-                                                                                             f"{os.cpu_count()} "
-                                                                                             f"shared cores, 1 thread",
-                                                                                             versions={
-                                                                                                       "python": platform.python_version(), "torch": metadata.version("torch"), "edm_lab": edm_lab.__version__} | ({"monai": metadata.version("monai")} if name.startswith("monai") or "monai" in have else {}))
+        versions = {"python": platform.python_version(), "torch": metadata.version("torch"),
+                    "edm_lab": metadata.version("edm_lab")}
+        if name.startswith("monai") or "monai" in have: versions["monai"] = metadata.version("monai")
+        have[name] = row | dict(cpu_seconds=round(time.process_time() - began, 1))
+        have |= dict(budget=about, data=about_data, commit=git("rev-parse", "HEAD"), versions=versions,
+                     machine=f"{platform.machine()}, {os.cpu_count()} shared cores, 1 thread")
         write_whole(path, json.dumps(have, indent=1))
         print(f"{name}: {have[name]['cpu_seconds']:.0f} s of CPU, {time.time() - wall:.0f} s", flush=True)
         if "R" in row: print("   R", {c: [round(v, 3) for v in r.values()] for c, r in row["R"].items()})
         for k in ("samples", "samples_uncut"):
             if k in row:
                 print("   ", k, "outside:", [n for n, v in row[k]["quality"].items() if not v["within"]],
-                      row[k]["memorisation"], row[k]["obeyed"], row[k]["obeyed_real"], row[k]["mask_says"], flush=True)
+                      row[k]["memorisation"], row[k]["obeyed"], row[k]["obeyed_real"], row[k]["mask_right"], flush=True)
 
 
 if __name__ == "__main__": main()

@@ -1,8 +1,11 @@
-"""What the default run of case jsddpm learns in equal steps: with AdamW or Muon on the matrices, with a map of the brain or the atlas of its height, with or without modes.
+"""Errors of the default run of case jsddpm after equal steps: with AdamW or Muon on the matrices, with a map of the
+brain or the atlas of its height, with or without modes.
 
-Writes bench/results/jsddpm_steps.json: {ROW: {"ratio": {channel: geometric mean over ten times}, "over_mean_slice": image in tenths of the times, "over_linear": brightness, likewise, "brightness": {samples or real: standard deviation over slices}, "judge": ..., "within": ..., "seconds": ...}}.
-Beside it jsddpm_steps.npz: for each row, images (0 to 255) of real slices, of the answers to nothing but noise, and of samples.
-Errors are those of held-out heads; the rows see the same slices, batches, noise and first weights.
+Writes bench/results/jsddpm_steps.json: {ROW: {"ratio": {channel: geometric mean over ten times}, "over_mean_slice":
+image in tenths of the times, "over_linear": brightness, likewise, "brightness": {samples or real: standard deviation
+over slices}, "judge": ..., "within": ..., "seconds": ...}}. Beside it jsddpm_steps.npz: for each row, images (0 to 255)
+of real slices, of the predictions from pure noise, and of samples.
+Errors are those of held-out subjects; the rows see the same slices, batches, noise and first weights.
     python bench/jsddpm_steps.py [--steps 1000] [--seed 0]
 """
 import argparse
@@ -17,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edm_lab.cases.jsddpm import run
-from edm_lab.cases.jsddpm.data import prepare, read_slices
+from edm_lab.cases.jsddpm.data import prepare_slices, read_slices
+from edm_lab.cases.jsddpm.measures import draw_slices, slice_errors
 from edm_lab.cases.jsddpm.quality import brightness, obeyed, quality, train_judge
-from edm_lab.cases.jsddpm.system import healthy
+from edm_lab.cases.jsddpm.run_training import SliceRunSize, common_tokens, run_config, train_denoiser
 from edm_lab.core import rng, seed_of, write_whole
 
 ROWS = {"AdamW, map of brain": (None, False, False), "AdamW, atlas": (None, True, False),
@@ -30,11 +33,11 @@ OUT = Path(__file__).parent / "results" / "jsddpm_steps.json"
 
 
 def row(slices, size, seed, muon, atlas, modes, J):
-    began, p = time.perf_counter(), prepare(slices, seed=seed, atlas=atlas)
-    D, _, s = run.trained(p, size, seed, s=healthy(place=True, token_drop=.15, prior_drop=.8, muon=muon, modes=modes))
-    _, bins = run.skill(D, p, s, size, seed)
-    samples, real = run.drawn(D, p, s, size, seed)
-    a, b = run.common(p)
+    began, p = time.perf_counter(), prepare_slices(slices, seed=seed, atlas=atlas)
+    D, _, s = train_denoiser(p, size, seed, s=run_config(muon, modes))
+    _, bins = slice_errors(D, p, s, size, seed)
+    samples, real = draw_slices(D, p, s, size, seed)
+    a, b = common_tokens(p)
     q = quality(samples.x, a.x, b.x, seed=seed)
     geo = {c: float(torch.tensor(list(v.values())).log().mean().exp()) for c, v in bins["ratio_to_scalar"].items()}
     some = list(range(18, 50, 5))
@@ -56,9 +59,9 @@ def main():
     ap.add_argument("--out", default=str(OUT))
     a = ap.parse_args()
     torch.set_num_threads(1)
-    size = replace(run.Size(), steps=a.steps)
+    size = replace(SliceRunSize(), steps=a.steps)
     slices, out = read_slices(None, size.size, size.subjects, a.seed), {}
-    p = prepare(slices, seed=a.seed)
+    p = prepare_slices(slices, seed=a.seed)
     J, pictures = train_judge(p.train.x, p.train.z_bin, p.train.lesion, p.train.bins, size.judge,
                               seed=seed_of(a.seed, "judge") % 2**31), {}
     for name, settings in ROWS.items():
@@ -69,8 +72,8 @@ def main():
               f"{r['brightness']['real']:.3f}), {r['within']} of 8 within, height {r['judge']['samples']['z']:.2f} "
               f"(real {r['judge']['real']['z']:.2f}), {r['seconds']:.0f} s", flush=True)
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-        write_whole(a.out,
-                    json.dumps(dict(rows=out, steps=a.steps, seed=a.seed, about=dict(cores=os.cpu_count(), machine=platform.machine(), torch=torch.__version__, commit=commit)), indent=1))
+        about = dict(cores=os.cpu_count(), machine=platform.machine(), torch=torch.__version__, commit=commit)
+        write_whole(a.out, json.dumps(dict(rows=out, steps=a.steps, seed=a.seed, about=about), indent=1))
         np.savez_compressed(Path(a.out).with_suffix(".npz"),
                             **{k: ((v[:, :, 0].clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
                                for k, v in pictures.items()})

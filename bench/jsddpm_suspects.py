@@ -1,10 +1,11 @@
-"""Case jsddpm: each suspect of seed 001 planted alone into a healthy run, on the same data and budget, into results/jsddpm_suspects.json.
+"""Case jsddpm: each suspect planted alone into a reference run, on the same data and budget, into
+results/jsddpm_suspects.json.
 
-    python bench/jsddpm_suspects.py                        # those that the file does not have yet, one after the other; it can be stopped at any time
-    python bench/jsddpm_suspects.py --only clamp_1 no_skip # some of them, anew (with all that is examined of their networks)
+    python bench/jsddpm_suspects.py                        # those the file does not have; it can be stopped at any time
+    python bench/jsddpm_suspects.py --only clamp_1 no_skip # some of them, anew (with all other uses of their networks)
     python bench/jsddpm_suspects.py --steps 1200 --out results/jsddpm_suspects_long.json
     python bench/jsddpm_suspects.py --seed 1 --only healthy clamp_1 noise_10 --out results/jsddpm_suspects_seed1.json
-    python bench/jsddpm_suspects.py --verdicts             # no training: what the doctor of today says of the rows in the file
+    python bench/jsddpm_suspects.py --verdicts             # no training: today's diagnosis of the rows in the file
 """
 import argparse
 import json
@@ -20,7 +21,8 @@ import edm_lab
 import torch
 from tqdm import tqdm
 
-from edm_lab.cases.jsddpm.failure import Budget, card_of, examined, suspects, tiles
+from edm_lab.cases.jsddpm.suspect_runs import SliceBudget, run_suspect, suspect_card
+from edm_lab.cases.jsddpm.suspects import slice_suspects, tiles
 from edm_lab.core import write_whole
 from edm_lab.data.nifti import brain_prior
 from edm_lab.data.phantom import phantom_slices
@@ -40,10 +42,10 @@ def data(budget):
             tiles(held[order[torch.linspace(0, len(held) - 1, budget.held).round().long()]].rows(prior)))
 
 
-def judged(name, row, suspect):
-    "What the doctor says of a row."
-    d = diagnose(card_of(row, suspect, name))
-    return dict(verdict=d.cause, doctor=d.verdict, findings=[f.cause for f in d.findings])
+def diagnosed(name, row, suspect):
+    "The diagnosis of a row."
+    d = diagnose(suspect_card(row, suspect, name))
+    return dict(verdict=d.cause, sentence=d.verdict, findings=[f.cause for f in d.findings])
 
 
 def keep(path, rows, budget):
@@ -62,16 +64,16 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--only", nargs="*",
                     help="names of suspects that are trained; they are run even if the file has them")
-    ap.add_argument("--steps", type=int, default=Budget().steps)
+    ap.add_argument("--steps", type=int, default=SliceBudget().steps)
     ap.add_argument("--seed", type=int, default=0)
-    ap.add_argument("--verdicts", action="store_true", help="judge the rows of the file anew")
+    ap.add_argument("--verdicts", action="store_true", help="diagnose the rows of the file anew")
     ap.add_argument("--out", default=str(HERE / "results" / "jsddpm_suspects.json"))
     a = ap.parse_args()
     torch.set_num_threads(1)
-    budget, path, every = Budget(steps=a.steps, seed=a.seed), Path(a.out), suspects()
+    budget, path, every = SliceBudget(steps=a.steps, seed=a.seed), Path(a.out), slice_suspects()
     have = json.loads(path.read_text()) if path.exists() else {}
     if a.verdicts:
-        return print(write_whole(path, json.dumps({k: v | judged(k, v, every[k]) if k in every else v
+        return print(write_whole(path, json.dumps({k: v | diagnosed(k, v, every[k]) if k in every else v
                                                    for k, v in have.items()}, indent=1)))
     todo = a.only or [k for k, v in every.items() if not v.of
                       and not {k, *(n for n, o in every.items() if o.of == k)} <= have.keys()]
@@ -83,8 +85,8 @@ def main():
     for name in todo:
         began, wall, rows = time.process_time(), time.time(), {}
         with tqdm(total=round(budget.steps * every[name].steps), desc=name, disable=None) as bar:
-            for k, row in examined(name, every, train, held, budget,
-                                   lambda r: bar.update()): rows[k] = row | judged(k, row, every[k])
+            for k, row in run_suspect(name, every, train, held, budget,
+                                   lambda r: bar.update()): rows[k] = row | diagnosed(k, row, every[k])
         rows[name]["cpu_seconds"] = round(time.process_time() - began, 1)
         keep(path, rows, budget)
         for k, r in rows.items():

@@ -42,18 +42,18 @@ def write(folder, volumes, masks=True):
 
 
 @pytest.fixture(scope="module")
-def heads():
+def brains():
     from edm_lab.data.phantom import phantom_volumes
     return phantom_volumes(5, seed=3, spacing=6.)
 
 
 @pytest.fixture(scope="module")
-def scans(heads, tmp_path_factory): return write(tmp_path_factory.mktemp("scans"), heads)
+def scans(brains, tmp_path_factory): return write(tmp_path_factory.mktemp("scans"), brains)
 
 
 @pytest.fixture(scope="module")
 def whole(scans, tmp_path_factory):
-    "A run that nobody disturbed."
+    "An undisturbed run."
     out = tmp_path_factory.mktemp("whole") / "deep" / "run"
     r = subprocess.run(command("jsddpm", "--data", scans, "--quick", "--out", out, "--seed", 1), capture_output=True,
                        text=True, env=ENV, timeout=600)
@@ -63,7 +63,7 @@ def whole(scans, tmp_path_factory):
 
 def test_files_and_keys(whole, scans):
     from edm_lab.data.nifti import find_volumes
-    out, said = whole
+    out, printed = whole
     m = json.loads((out / "metrics.json").read_text())
     assert {"ratio_to_scalar", "quality", "psnr_x0", "memorisation", "judge", "verdict", "findings", "data",
             "seconds"} <= m.keys()
@@ -79,9 +79,9 @@ def test_files_and_keys(whole, scans):
                                                   and q["spread"] is not None for q in m["quality"].values())
     assert (list(m["ratio_to_linear"]) == bins and .2 < m["ratio_to_linear"]["900-999"] < 1.5
             and m["brightness"].keys() == {"samples", "real", "train"} and min(m["brightness"].values()) > 0)
-    assert m["judge"].keys() == {"samples", "real",
-                                 "astray"} and m["judge"]["real"]["z"] > m["judge"]["astray"]["z"] and m["memorisation"]["ratio"] > .3
-    assert (m["verdict"] in said and m["seconds"] > 0 and "sigma_conditioning" in m["skipped"]
+    assert m["judge"].keys() == {"samples", "real", "astray"} and m["memorisation"]["ratio"] > .3
+    assert m["judge"]["real"]["z"] > m["judge"]["astray"]["z"]
+    assert (m["verdict"] in printed and m["seconds"] > 0 and "sigma_conditioning" in m["skipped"]
             and "constant_columns" not in m["skipped"] and {"cause", "claim", "evidence",
                                                             "fix"} <= m["findings"][0].keys())
     assert (not set(m["data"]["train_subjects"]) & set(m["data"]["held_subjects"])
@@ -89,11 +89,12 @@ def test_files_and_keys(whole, scans):
     assert json.loads((out / "run.json").read_text())["seed"] == 1
     (v,) = find_volumes(out)
     n = m["data"]["samples"]
-    assert v.image.shape == v.mask.shape == (32, 32, n) and np.allclose(v.affine,
-                                                                        m["volumes"]["affine"]) and np.isclose(v.spacing[0], m["data"]["pixel_mm"])
+    assert v.image.shape == v.mask.shape == (32, 32, n) and np.allclose(v.affine, m["volumes"]["affine"])
+    assert np.isclose(v.spacing[0], m["data"]["pixel_mm"])
     rows = [r.split(",") for r in (out / "samples.csv").read_text().splitlines()]
     z = np.array([float(r[1]) for r in rows[1:]])
-    assert len(rows) == n + 1 and (np.diff(z) >= 0).all() and np.abs(z - v.z).max() <= m["volumes"]["z_off_by_mm"] + 1e-3
+    assert len(rows) == n + 1 and (np.diff(z) >= 0).all()
+    assert np.abs(z - v.z).max() <= m["volumes"]["z_off_by_mm"] + 1e-3
     page = (out / "report.html").read_text()
     assert (page.endswith("</html>") and "src=\"http" not in page and page.count("data:image/png") >= 5
             and m["verdict"].split("'")[0][:40] in page and f"up to {m['volumes']['z_off_by_mm']:.1f} mm" in page)
@@ -119,12 +120,13 @@ def test_stopped_killed_and_resumed_is_the_same_run(whole, scans, tmp_path, caps
     at = time.time()
     while p.poll() is None and time.time() - at < 240 and not list((out / "train").glob("step-*.json")): time.sleep(.05)
     p.send_signal(signal.SIGINT)
-    said, err = p.communicate(timeout=240)
-    assert p.returncode == 130 and said == "" and err == f"edm_lab: interrupted; edm_lab run jsddpm --out {out} --resume goes on\n", (said, err)
+    printed, err = p.communicate(timeout=240)
+    again = f"edm_lab: interrupted; edm_lab run jsddpm --out {out} --resume goes on\n"
+    assert (p.returncode, printed, err) == (130, "", again)
     assert not [f for f in ("metrics.json", "samples.nii.gz", "report.html", "samples.png") if (out / f).exists()]
-    for says, told in {"--resume to go on": (), "found 2; expected 1": ("--resume", "--seed", 2),
+    for says, more in {"--resume to go on": (), "found 2; expected 1": ("--resume", "--seed", 2),
                        "cannot go on": ("--resume", "--data", ROOT)}.items():
-        refused(capsys, ["jsddpm", "--out", out, *told], says)
+        refused(capsys, ["jsddpm", "--out", out, *more], says)
     assert main(["run", "jsddpm", "--out", str(out), "--resume"]) == 0
     done, err = capsys.readouterr()
     assert err == "", err
@@ -137,35 +139,35 @@ def test_stopped_killed_and_resumed_is_the_same_run(whole, scans, tmp_path, caps
     assert main(["run", "jsddpm", "--out", str(out), "--resume"]) == 0 and capsys.readouterr().out == done
 
 
-@pytest.mark.parametrize("told, says", [(["--data", "nowhere"], "no such folder"),
+@pytest.mark.parametrize("options, says", [(["--data", "nowhere"], "no such folder"),
                                         (["--data", __file__], "found a file"),
                                         (["--data", "a", "--data", "b"], "2 folders"), (["--resume"], "no run"),
                                         (["--seed", "x"], "invalid int")])
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, told, says):
-    refused(capsys, ["jsddpm", *told, "--out", tmp_path / "deep" / "r"], says)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, options, says):
+    refused(capsys, ["jsddpm", *options, "--out", tmp_path / "deep" / "r"], says)
     assert not (tmp_path / "deep").exists()
 
 
-def test_what_is_missing_is_said_first(heads, tmp_path, capsys, monkeypatch):
+def test_what_is_missing_is_reported_first(brains, tmp_path, capsys, monkeypatch):
     import edm_lab.runs.case_run as R
     from edm_lab.data.nifti import write_nifti
-    for name, part, masks, says in (("one", heads[:1], True, "two at least"),
-                                    ("bare", heads[:2], False, "no lesion in the training heads"),
+    for name, part, masks, says in (("one", brains[:1], True, "two at least"),
+                                    ("bare", brains[:2], False, "no lesion in the training subjects"),
                                     ("empty", [], True, "no scan among them")):
         (tmp_path / name).mkdir()
         refused(capsys, ["jsddpm", "--data", write(tmp_path / name, part, masks), "--quick", "--out", tmp_path / "r"],
                 says)
-    odd = write(tmp_path / "odd", heads[:2])
-    write_nifti(odd / f"{heads[0].subject}_lesion.nii.gz", heads[0].mask[:-1], heads[0].affine)
+    odd = write(tmp_path / "odd", brains[:2])
+    write_nifti(odd / f"{brains[0].subject}_lesion.nii.gz", brains[0].mask[:-1], brains[0].affine)
     refused(capsys, ["jsddpm", "--data", odd, "--quick", "--out", tmp_path / "r"], "that of the image")
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "samples.csv").write_text("somebody's")
+    (tmp_path / "mine" / "samples.csv").write_text("a user's")
     refused(capsys, ["jsddpm", "--quick", "--out", tmp_path / "mine"], "samples.csv, and no run of jsddpm")
     old = R.find_spec
     monkeypatch.setattr(R, "find_spec", lambda p: None if p == "nibabel" else old(p))
     refused(capsys, ["jsddpm", "--out", tmp_path / "r"], "edm_lab: run jsddpm: found no package nibabel; expected pip "
             "install 'edm_lab[brain]'\n")
-    assert not (tmp_path / "r").exists() and (tmp_path / "mine" / "samples.csv").read_text() == "somebody's"
+    assert not (tmp_path / "r").exists() and (tmp_path / "mine" / "samples.csv").read_text() == "a user's"
 
 
 def test_another_size_by_name(scans, tmp_path, capsys):
@@ -174,28 +176,30 @@ def test_another_size_by_name(scans, tmp_path, capsys):
                  "samples=16", "--out", str(out)]) == 0
     m = json.loads((out / "metrics.json").read_text())
     assert m["data"]["size"] == 35 and m["steps"] == 4 and m["data"]["samples"] == 16
-    assert set(json.loads((out / "run.json").read_text())["changes"]) == {"channels=8,8", "judge=20", "samples=16",
-                                                                          "size=35",
-                                                                          "steps=4"} and len((out / "log.jsonl").read_text().splitlines()) == 4
+    changes = set(json.loads((out / "run.json").read_text())["changes"])
+    assert changes == {"channels=8,8", "judge=20", "samples=16", "size=35", "steps=4"}
+    assert len((out / "log.jsonl").read_text().splitlines()) == 4
     capsys.readouterr()
     refused(capsys, ["jsddpm", "--out", out, "--resume", "steps=9"], "cannot go on")
-    for told, says in {"stepz=4": "nearest: steps", "steps=0": "a whole number from 1 on",
+    for option, says in {"stepz=4": "nearest: steps", "steps=0": "a whole number from 1 on",
                        "channels=a": "a whole number from 1 on", "size=9": "at least 16 pixels",
                        "skips=noise": "names of checks"}.items():
-        refused(capsys, ["jsddpm", told, "--data", scans, "--quick", "--out", tmp_path / "no"], says)
+        refused(capsys, ["jsddpm", option, "--data", scans, "--quick", "--out", tmp_path / "no"], says)
     assert not (tmp_path / "no").exists()
 
 
 def test_guidance_leaves_the_brightness_alone():
     from edm_lab.cases.jsddpm.model import channel_spread
     from edm_lab.cases.jsddpm.modes import slice_modes
-    from edm_lab.cases.jsddpm.system import _guided, build_system, healthy
+    from edm_lab.cases.jsddpm.sampling import _guided
+    from edm_lab.cases.jsddpm.system import build_system, slice_config
     from edm_lab.core import rng
     from edm_lab.data.nifti import brain_atlas
     from edm_lab.data.phantom import phantom_slices
     slices = phantom_slices(subjects=3, size=32, seed=0)
     mean, std = channel_spread(slices.x)
-    D = build_system(healthy(), slices.bins, (8, 8), 4, slices.z_range, std, mean, modes=slice_modes(slices)).eval()
+    modes = slice_modes(slices)
+    D = build_system(slice_config(), slices.bins, (8, 8), 4, slices.z_range, std, mean, modes=modes).eval()
     for k, v in enumerate(D.parameters()): v.data.add_(.1 * torch.randn(v.shape, generator=rng(k)))
     some = slices[list(range(0, len(slices), max(1, len(slices) // 6)))]
     cond, x = some.rows(brain_atlas(slices)).cond, some.x + 2 * torch.randn(some.x.shape, generator=rng(0, "x"))
