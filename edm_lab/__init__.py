@@ -24,9 +24,11 @@ _HOME = {  # module -> names; loaded at first use, so that importing the package
     "samplers.multistep": "multistep eab unipc dpmpp default_table sample",
     "samplers.fitted": "fit_schedule Fitted",
     "samplers.stochastic": "sde_dpmpp restart",
+    "samplers.registry": "SAMPLERS draw_samples",
     "denoisers.guidance": "Guided AutoGuided",
     "samplers.likelihood": "log_likelihood",
     "denoisers.prediction_type": "VPDenoiser from_diffusers",
+    "denoisers.flow": "FlowDenoiser",
     "data.rows": "Rows load_rows",
     "data.synthetic": "toy",
     "nets.mlp": "MLP",
@@ -71,9 +73,11 @@ if TYPE_CHECKING:  # what editors and type checkers see; tests/test_import.py ho
     )
     from .samplers.fitted import fit_schedule as fit_schedule, Fitted as Fitted
     from .samplers.stochastic import sde_dpmpp as sde_dpmpp, restart as restart
+    from .samplers.registry import SAMPLERS as SAMPLERS, draw_samples as draw_samples
     from .denoisers.guidance import Guided as Guided, AutoGuided as AutoGuided
     from .samplers.likelihood import log_likelihood as log_likelihood
     from .denoisers.prediction_type import VPDenoiser as VPDenoiser, from_diffusers as from_diffusers
+    from .denoisers.flow import FlowDenoiser as FlowDenoiser
     from .data.rows import Rows as Rows, load_rows as load_rows
     from .data.synthetic import toy as toy
     from .nets.mlp import MLP as MLP

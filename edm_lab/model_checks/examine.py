@@ -22,6 +22,7 @@ from . import sampler_grid, sampler as sampler_levels, samples, dataset, augment
 from . import input_range, level_input, frozen_weights
 from ..core import Denoiser, LabError
 from ..data.rows import Rows
+from ..denoisers.prediction_type import measured
 from ..diagnosis.card import Card
 from ..diagnosis.findings import Check, Finding, Note, Unknown, finding, note, ranked
 from ..diffusion.noise import Isotropic, NoiseModel
@@ -150,6 +151,7 @@ def _context(D, data, ema, train, raw, **given):
     if len(data) < 8: raise LabError("data", f"{len(data)} rows", "at least 8 held-out rows")
     if ema is not None: D, raw = getattr(ema, "D", ema), raw or D
     if not hasattr(D, "sigma_data"): D = _WithSigmaData(D, float(data[:4096].x0.double().std()))
+    elif getattr(D, "sigma_data_given", True) is False: D = measured(D, data[:4096].x0) # an adapter without sigma_data
     return Context(D, data, train=None if train is None else _rows(train), raw=raw, **given)
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #ac169414

@@ -104,11 +104,12 @@ def untrained_levels(c: Context, m: Measurements) -> Iterable[Finding | Note | U
     else: yield note("untrained_levels.right", [panel], **numbers)
 
 # %% ../../nbs/53gc_model_checks.sampler_grid.ipynb #ed31820f
-def _table_levels(c, m): # up to 16 levels of the schedule within the model's table, rising
+def _table_levels(c, m): # up to 16 levels of the schedule within the model's table if it has one, rising
     at = torch.as_tensor(c.schedule).double()
     at = at[at > 0].flip(0)
     at = at[torch.linspace(0, len(at) - 1, min(len(at), 16)).round().long()]
-    return m.evaluable(at.clamp(float(c.D.levels[0]), float(c.D.levels[-1])).unique())
+    if hasattr(c.D, "levels"): at = at.clamp(float(c.D.levels[0]), float(c.D.levels[-1]))
+    return m.evaluable(at.unique())
 
 # %% ../../nbs/53gc_model_checks.sampler_grid.ipynb #ed318210
 @model_check("schedule")
