@@ -182,10 +182,10 @@ def data_size(
 def _sizes(m, rows): return data_size(rows)
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #9e06ddd7
-def _severity(shift, scalar): # shifts of the samples, in standard deviations of the data
-    "What reaches the samples, beside what the scalar baseline loses."
-    if shift < .1 or shift < .85 * scalar: return "low"
-    return "high" if shift > max(.25, 1.2 * scalar) else "medium"
+def _shifts(m, a, at): # shifts of the samples, in standard deviations of the data
+    "What the errors of D and of the scalar baseline at some levels do to the samples."
+    std = float(m.of(_sizes, m.held)["std"].mean)
+    return [sample_shift(a.sigmas, torch.where(at, (a.err[k] - a.best).mean(1), 0.), std) for k in ("D", "scalar")]
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #3fc29bd4
 @model_check()
@@ -200,21 +200,19 @@ def skill(
     bad, seen = (worse.z > m.z(n)) & a.ok, ~K.mean.isnan()
     poor = seen & (K.mean + m.z(n) * K.se < 2 / 3)
     cost = nats(a.sigmas, (a.err["D"] - a.best).mean(1), m.held.dims.mean())[a.ok].clamp_min(0).sum()
-    std = float(m.of(_sizes, m.held)["std"].mean)
-    shift, scalar = (sample_shift(a.sigmas[a.ok], (a.err[k] - a.best).mean(1)[a.ok], std) for k in ("D", "scalar"))
-    severity = _severity(shift, scalar)
-    numbers = dict(skills=K.mean[seen], skill_sigmas=a.sigmas[seen], nats=float(cost), levels=int(seen.sum()),
-                   shift=shift, scalar=scalar)
+    (shift, _), (lost, scalar) = _shifts(m, a, bad), _shifts(m, a, seen)
+    numbers = dict(skills=K.mean[seen], skill_sigmas=a.sigmas[seen], nats=float(cost), levels=int(seen.sum()))
     if bad.any():
         ratios = (a.err["D"].mean(1) / a.err["scalar"].mean(1))[bad]
-        yield finding("skill.worse_than_scalar", .8, severity, panels, bad=int(bad.sum()), n=n, ratios=ratios,
-                      sigmas=a.sigmas[bad], **numbers)
-    elif not seen.any(): yield unknown("skill.no_room")
-    elif poor.any():
+        yield finding("skill.worse_than_scalar", .8, "high" if shift > .5 else "medium" if shift > .25 else "low",
+                      panels, bad=int(bad.sum()), n=n, ratios=ratios, sigmas=a.sigmas[bad], shift=shift, **numbers)
+    if not seen.any(): yield unknown("skill.no_room")
+    elif poor.any() and not (bad.any() and shift > .25):
         high = bool(poor[seen.nonzero()[-1]]) and not poor[seen.nonzero()[0]]
         yield finding("skill.high_sigma_starved" if high else "skill.capacity", .6,
-                      "low" if severity == "low" else "medium", panels, poor=int(poor.sum()), **numbers)
-    else: yield note("skill.good", panels, least=float(K.mean[seen].min()), levels=int(seen.sum()))
+                      "medium" if lost > .85 * scalar else "low", panels, poor=int(poor.sum()), shift=lost,
+                      scalar=scalar, **numbers)
+    elif not bad.any(): yield note("skill.good", panels, least=float(K.mean[seen].min()), levels=int(seen.sum()))
 
 # %% ../../nbs/53b_model_checks.errors.ipynb #cdeb05b7
 def _F_std(m, D):
