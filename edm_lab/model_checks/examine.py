@@ -18,7 +18,8 @@ from torch import Tensor
 # noqa: F401 (importing them registers their checks)
 from . import batches, noise_correlation, training_levels, label_pairing
 from . import target, frequency, conditioning_checks, equivariance, images, psnr_range, numerics
-from . import sampler_grid, sampler as sampler_levels, samples, dataset, augmentation, data_symmetry
+from . import sampler_grid, sampler as sampler_levels, samples, sampler_steps
+from . import dataset, augmentation, data_symmetry
 from . import input_range, level_input, frozen_weights
 from ..core import Denoiser, LabError
 from ..data.rows import Rows
@@ -50,6 +51,10 @@ BRINGS: dict[str, set[str]] = dict( # a mechanism -> others that it brings with 
     sigma_dist_unshifted={"train_sample_gap"}, padding_leak={"equivariance_broken"}, noise_fixed={"memorisation"},
     noise_scale_wrong={"c_noise_wrong"}, augmentation_missing={"memorisation", "equivariance_broken"},
     augmentation_not_haar={"memorisation", "equivariance_broken"}, temperature={"solver_error"},
+    start_mismatch={"temperature", "solver_error", "postprocess_masks"}, sampler_noise={"temperature", "solver_error"},
+    postprocess_masks={"temperature", "solver_error"},
+    sigma_hat_confused={"temperature", "solver_error", "sampler_noise"},
+    condition_mismatch={"memorisation", "context_ignored", "high_sigma_starved"},
     null_token_untrained={"solver_error", "overguided"})
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #0146a1af

@@ -43,12 +43,13 @@ class Recorder:
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #8970685e
 class PointDenoiser:
-    "The exact denoiser of data that are a single point, 0."
+    "The exact denoiser of data that are a single point."
     def __init__(self,
-                 sigma_data: float = 1.): # what it states of its data; samplers may read it
-        self.sigma_data = sigma_data
+                 sigma_data: float = 1., # what it states of its data; samplers may read it
+                 point: float = 0.): # value of every coordinate of the point, data units
+        self.sigma_data, self.point = sigma_data, point
     def __call__(self, x: Tensor, sigma: Tensor | float, cond: dict | None = None) -> Tensor:
-        return torch.zeros_like(x)
+        return torch.full_like(x, self.point)
 
 # %% ../../nbs/53g_model_checks.sampler.ipynb #2eedf36e
 def _start(m: Measurements, n: int, sigma: float) -> tuple[Noisy, Tensor]:
@@ -125,7 +126,8 @@ def normal_std_ratio(
     v = float(m.held.mean(m.held.x0.square()).mean())
     recorder = Recorder(GaussianOracle(0., v), keep=False)
     with untouched(seed=0): y = m.s.sampler(recorder, x_T.clone(), grid, cond=noisy.cond, seed=0)
-    exact = float(noisy.mean(x_T.square()).mean()) * v / (v + float(grid[0])**2)
+    jump = v / (v + float(grid[-2])**2) # what the last step leaves, from its level to 0
+    exact = float(noisy.mean(x_T.square()).mean()) * v / (v + float(grid[0])**2) * jump
     each = noisy.mean(noisy.valid(y).square()) / exact
     return float(each.mean().sqrt()), float(each.std() / len(each)**.5 / 2), len(recorder.passed)
 

@@ -44,7 +44,9 @@ def _ends(c, raw, x0): # findings and notes about a grid that falls
                    lost=100 * lost, top=top)
     if shrink > .1: yield finding("schedule_ends.low_start", .93, "high" if shrink > .25 else "medium", **numbers)
     if lost > .05: yield finding("schedule_ends.high_end", .93, "high" if lost > .25 else "medium", **numbers)
-    if raw[-1] > 0 and lost > .01: yield finding("schedule_ends.noise_left", .9, **numbers)
+    if raw[-1] > 0:
+        severity = "high" if lost > .25 else "medium" if lost > .05 else "low"
+        yield finding("schedule_ends.noise_left", .98, severity, **numbers)
     if float(raw[0]) > top * (1 + 1e-6): yield finding("schedule_ends.above_table", .97, **numbers)
     if max(shrink, lost) <= .05: yield note("schedule_ends.right", **numbers)
 
