@@ -85,7 +85,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path):
     assert run("train", "mixture", *SMALL, "train.steps=30", "--out", tmp_path / "r").returncode == 0
     newest = max((tmp_path / "r").glob("step-*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:-9])
-    r = run("sample", tmp_path / "r", "--n", 4, "--out", tmp_path / "s.npz")
+    r = run("sample", tmp_path / "r", "--num-samples", 4, "--out", tmp_path / "s.npz")
     assert (r.returncode == 0 and "after step 20" in r.stdout and newest.name in r.stdout + r.stderr
             and r.stderr.count("\n") <= 1), (r.stdout, r.stderr)
     r = run("train", "mixture", *SMALL, "train.steps=40", "--out", tmp_path / "r", "--resume")
@@ -103,14 +103,14 @@ def test_a_file_of_rows_from_training_to_samples(tmp_path):
     from edm_lab.diagnosis.card import load_card
     assert abs(load_card(tmp_path / "r" / "card.toml")["model.sigma_data"] - 1) < .05
     for name in ("s.npz", "s.safetensors"):
-        r = run("sample", tmp_path / "r", "--n", 5, "--steps", 3, "--out", tmp_path / name)
+        r = run("sample", tmp_path / "r", "--num-samples", 5, "--steps", 3, "--out", tmp_path / name)
         assert r.returncode == 0, r.stderr
         from edm_lab.data.rows import load_rows
         assert load_rows(tmp_path / name).x0.shape == (5, 1, 8, 8)
-    r = run("examine", tmp_path / "r", "-n", 30, "--strict", "--plot", tmp_path / "p.png")
+    r = run("examine", tmp_path / "r", "--rows", 30, "--strict", "--plot", tmp_path / "p.png")
     assert r.returncode in (0, 1) and "Verdict" in r.stdout and "Traceback" not in r.stderr, r.stderr
     assert (tmp_path / "p.png").exists()
-    assert run("examine", tmp_path / "r", "--data", tmp_path / "s.npz", "-n", 8).returncode == 2 # 5 rows are too few
+    assert run("examine", tmp_path / "r", "--data", tmp_path / "s.npz", "--rows", 8).returncode == 2 # 5 rows are too few
 
 
 @pytest.mark.parametrize("package", ["accelerate", "safetensors"])

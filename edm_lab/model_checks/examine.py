@@ -28,7 +28,8 @@ from ..diagnosis.card import Card
 from ..diagnosis.findings import Check, Finding, Note, Unknown, finding, note, ranked
 from ..diffusion.noise import Isotropic, NoiseModel
 from ..diffusion.sigma_dist import SigmaDist
-from ..log_checks.diagnose import Diagnosis, diagnose, finite_json, skipped, to_text, verdict_of
+from ..training.logger import plain_json
+from ..log_checks.diagnose import Diagnosis, diagnose, skipped, to_text, verdict_of
 from .channels import columns
 from .context import MODEL_CHECKS, Context, Measurements, run_model_checks, untouched
 from .convergence import further
@@ -97,7 +98,7 @@ class Report(Diagnosis):
     @property
     def panels(self) -> list[Panel]: # each once
         return list({p.title: p for p in reversed(super().panels)}.values())[::-1]
-    def to_dict(self) -> dict: return super().to_dict() | finite_json(dict(table=self.table, about=self.about))
+    def to_dict(self) -> dict: return super().to_dict() | plain_json(dict(table=self.table, about=self.about))
     def to_text(self, width: int = 100) -> str: # width: characters a line
         return to_text(self, width)
     def __str__(self) -> str: return self.to_text()
@@ -113,7 +114,7 @@ class Report(Diagnosis):
         return fig
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #8841ad50
-def _number(v): return finite_json(float(v)) # None where it is not finite
+def _number(v): return plain_json(float(v)) # None where it is not finite
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #d1d443f3
 def _level(a, skill, i): # readings of one level, from the table of errors

@@ -9,6 +9,7 @@ __all__ = ['train_run', 'TrainedRun', 'open_trained', 'sample_run', 'save_sample
 import io
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -218,6 +219,7 @@ def examine_run(
     levels: int = 12, # noise levels
     seed: int = 0, # of rows and noise
     alpha: float = 1e-4, # chance of a false alarm in the whole examination
+    skip: Sequence[str] = (), # names of checks that do not run
 ) -> Report:
     "Examine the denoiser of a run. A `LabError` if the file lacks a condition of the run."
     t = open_trained(path)
@@ -233,4 +235,4 @@ def examine_run(
     return examine(t.D, held, train=r.train, noise=r.task.noise, sigma_dist=r.sigma_dist, schedule=grid,
                    sampler=sampler, symmetry=r.symmetry, feed=_feed(r), raw=r.D if t.D is not r.D else None,
                    records=read_log(log)[0] if log.is_file() else None, card=open_run(t.folder), case=str(path),
-                   step=t.step, n=n, levels=levels, seed=seed, alpha=alpha)
+                   step=t.step, n=n, levels=levels, seed=seed, alpha=alpha, skip=skip)
