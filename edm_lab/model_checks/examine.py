@@ -20,7 +20,7 @@ from . import batches, noise_correlation, training_levels, label_pairing
 from . import target, frequency, conditioning_checks, equivariance, images, psnr_range, numerics
 from . import sampler_grid, sampler as sampler_levels, samples, sampler_steps
 from . import dataset, augmentation, data_symmetry
-from . import input_range, level_input, frozen_weights
+from . import input_range, level_input, frozen_weights, wrapper as wrapper_readings
 from ..core import Denoiser, LabError
 from ..data.rows import Rows
 from ..denoisers.prediction_type import measured
@@ -41,6 +41,10 @@ SYMPTOMS = frozenset({"worse_than_scalar", "capacity", "high_sigma_starved"}) # 
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #68f35879
 _SETS = {"postprocess_masks", "equivariance_broken", "padding_leak"}
+_WRAPPER = {"x0_amplification", "c_noise_wrong", "noise_scale_wrong", "schedule_mismatch", "sigma_data_mismatch",
+            "input_clamped", "target_mismatch", "weight_imbalance", "temperature", "solver_error", "memorisation",
+            "context_ignored", "null_token_untrained", "overguided", "train_sample_gap", "correlated_noise",
+            "start_mismatch", "sampler_noise", "sigma_hat_confused"}
 BRINGS: dict[str, set[str]] = dict( # a mechanism -> others that it brings with it
     dead_branch={"context_ignored", "conditioning_dropped", "null_token_untrained", "bottleneck",
                  "frozen_random_backbone", "level_blind", "dead_channel", "c_noise_wrong"},
@@ -56,7 +60,8 @@ BRINGS: dict[str, set[str]] = dict( # a mechanism -> others that it brings with 
     postprocess_masks={"temperature", "solver_error"},
     sigma_hat_confused={"temperature", "solver_error", "sampler_noise"},
     condition_mismatch={"memorisation", "context_ignored", "high_sigma_starved"},
-    null_token_untrained={"solver_error", "overguided"})
+    null_token_untrained={"solver_error", "overguided"}, prediction_type_wrong=_WRAPPER, time_input_wrong=_WRAPPER,
+    input_scale_wrong=_WRAPPER, data_scale_wrong=_WRAPPER | {"normalisation_mismatch"}, channel_order_wrong=_WRAPPER)
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #0146a1af
 def _merged(findings):

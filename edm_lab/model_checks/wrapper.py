@@ -21,9 +21,10 @@ from torch import Tensor
 # %% ../../nbs/53bb_model_checks.wrapper.ipynb #53bb0005
 from ..core import Denoiser
 from ..denoisers.prediction_type import SKIP_OUT, from_x0, to_x0
-from ..diagnosis.findings import Finding, Note, Unknown, finding, note
+from ..diagnosis.findings import Finding, Note, Unknown, finding, note, unknown
 from ..diffusion.precond import Precond
 from .context import Context, Measurements, model_check, modules_of, predict, untouched
+from .convergence import further
 from .errors import audit
 from .statistics import paired, sample_shift
 
@@ -297,7 +298,9 @@ def wrapper(
     "Is the network read as it was trained: type, sign, time, input, data scale, channels?"
     now, top, other = m.of(best_reading)
     if top is None:
-        yield note("wrapper.right", shift=now)
+        went = None if now < .15 else m.of(further)
+        if went is not None and went.fall()[0] > .5: yield unknown("wrapper.adapts", percent=100 * went.fall()[0])
+        else: yield note("wrapper.right", shift=now)
         return
     numbers = dict(name=top.name, before=now, after=top.shift, declared=declared_type(c.D),
                    other=None if other is None else other.shift, other_name=None if other is None else other.name)
