@@ -169,10 +169,10 @@ LOG_CHECKS: dict[str, Check] = {} # name -> Check on a card, in the order of reg
 
 # %% ../../nbs/52c_diagnosis.findings.ipynb #4163962e
 def log_check(
-    *needs: str, # dotted keys that must be there for the check to run
+    *needs: str, # dotted keys that must be there for the check to run; "a|b": one of them
 ) -> Callable: # the decorator
     "Register the generator `f(card)` under its own name. A `LabError` for an unknown key."
-    for k in needs:
+    for k in [k for need in needs for k in need.split("|")]:
         if k not in known_keys():
             raise LabError(f"check: key {k!r}", expected=f"a key of the card{nearest(k, known_keys())}")
     def register(f):
@@ -198,7 +198,7 @@ def run_log_checks(
     out = Ran([], {}, [], [])
     for c in (LOG_CHECKS if checks is None else checks).values():
         if c.name in skip: continue
-        if missing := [k for k in c.needs if not card.has(k)]:
+        if missing := [n for n in c.needs if not any(card.has(k) for k in n.split("|"))]:
             out.lacking[c.name] = missing
             continue
         try: found = list(c.run(card) or ())

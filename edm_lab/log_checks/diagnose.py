@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from ..core import LabError
 from ..diagnosis.card import Card, nearest
 # noqa: F401 (importing them registers their checks)
-from . import adapters, ddpm, edm, hierarchy, latent
+from . import adapters, ddpm, edm, hierarchy, latent, training
 from .edm import fit_card
 from ..diagnosis.findings import (LOG_CHECKS, SEVERITIES, Check, Finding, Note, Unknown, messages, ranked,
                                        run_log_checks)
