@@ -114,7 +114,7 @@ def sigma_to_t(
     "The time of a level, by linear interpolation in log sigma. A `LabError` for a level outside the table."
     s = sigma.detach().cpu().double() if isinstance(sigma, Tensor) else torch.tensor(sigma, dtype=torch.float64)
     lo, hi = float(levels[0]), float(levels[-1])
-    out = ~((s >= lo * (1 - 1e-6)) & (s <= hi * (1 + 1e-6)))                       # 1e-6: levels rounded to float32
+    out = ~((s >= lo * (1 - 1e-6)) & (s <= hi * (1 + 1e-6))) # 1e-6: levels rounded to float32
     if out.any():
         raise LabError("sigma", f"{float(s[out].ravel()[0]):.6g}",
                        f"{lo:.6g} to {hi:.6g}, the levels of the model's {len(levels)} times")
@@ -144,7 +144,7 @@ class VPDenoiser(torch.nn.Module):
     def forward(self, x, sigma, cond=None):
         t = sigma_to_t(sigma, self.levels, self.t_map)
         if t.is_floating_point(): t = t.to(torch.promote_types(x.dtype, torch.float32))
-        shrink = skip_out("v", sigma)[0].sqrt()                                    # 1 / sqrt(1 + sigma^2)
+        shrink = skip_out("v", sigma)[0].sqrt() # 1 / sqrt(1 + sigma^2)
         pred = self.model(sigma_like(shrink, x) * x, t.to(x.device).reshape(-1).expand(len(x)), cond)
         if pred.shape != x.shape:
             raise LabError("model", f"a prediction of shape {tuple(pred.shape)}",

@@ -36,8 +36,8 @@ def _weights(
     middle: bool, # weigh the slope of a line at mid-step, as 2M does, and not by the integral
 ) -> tuple[float, ...]: # weights of D's predictions, newest first
     "$b_j$: the integral of a constant, a line or a parabola through the last predictions."
-    e = -math.expm1(-k * h)                                                            # I_0
-    first = e * h / 2 if middle else h - e / k                                         # I_1
+    e = -math.expm1(-k * h) # I_0
+    first = e * h / 2 if middle else h - e / k # I_1
     if not past: return (e,)
     if len(past) == 1: return e + first / past[0], -first / past[0]
     p, q = past
