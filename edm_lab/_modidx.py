@@ -3264,6 +3264,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'edm_lab.runs.report._esc': ('runs.report.html#_esc', 'edm_lab/runs/report.py'),
                                      'edm_lab.runs.report._hypotheses_html': ( 'runs.report.html#_hypotheses_html',
                                                                                'edm_lab/runs/report.py'),
+                                     'edm_lab.runs.report._menu': ('runs.report.html#_menu', 'edm_lab/runs/report.py'),
+                                     'edm_lab.runs.report._sources': ('runs.report.html#_sources', 'edm_lab/runs/report.py'),
                                      'edm_lab.runs.report.figure_html': ('runs.report.html#figure_html', 'edm_lab/runs/report.py'),
                                      'edm_lab.runs.report.finding_html': ('runs.report.html#finding_html', 'edm_lab/runs/report.py'),
                                      'edm_lab.runs.report.page_html': ('runs.report.html#page_html', 'edm_lab/runs/report.py'),
