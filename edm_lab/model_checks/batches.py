@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #0acd9efc
-from ..core import sigma_like
+from ..core import rng, sigma_like
 from ..diagnosis.findings import Finding, Note, Unknown, finding, note
 from ..diffusion.noise import Centred, Isotropic, NoiseModel
 from .context import Context, Measurements, model_check
@@ -130,19 +130,25 @@ def clipped_input_share(
     most = max(at_bound(lo.min(), hi.max(), 2), at_bound(lo[:, None], hi[:, None], 2 * len(x)))
     return most / int(on.sum()), float(lo.median()), float(hi.median())
 
+# %% ../../nbs/53f_model_checks.batches.ipynb #e5a7c1f2
+def _chance(b): # ln sqrt(chi^2_d / d) of each sample, d its coordinates; Wilson and Hilferty's approximation
+    d = b.on.flatten(1).sum(1).double()
+    z = torch.randn(len(d), generator=rng(0, "chance"), dtype=torch.float64)
+    return 1.5 * (1 - 2 / (9 * d) + z * (2 / (9 * d)).sqrt()).clamp_min(1e-2).log()
+
 # %% ../../nbs/53f_model_checks.batches.ipynb #e5a7c102
 def mixed_levels(
     b: FeedBatches, # batches
-) -> tuple[float, float]: # median |ln(actual / passed)| row by row, and with both lists of a batch sorted
+) -> tuple[float, float, float]: # median |ln(actual / passed)| of rows, of sorted lists of a batch, and by chance
     "How far the actual levels of the rows are from those that are passed."
     actual = b.mean((b.x.double() - b.x0.double())**2).sqrt().clamp_min(1e-300).log()
     passed = b.sigma.double().clamp_min(1e-300).log()
-    row, ordered = [], []
+    row, ordered, chance = [], [], _chance(b)
     for i in b.batch.unique():
-        u, v = actual[b.batch == i], passed[b.batch == i]
+        u, v, k = (t[b.batch == i] for t in (actual, passed, chance))
         row.append((u - v).abs())
-        ordered.append((u.sort().values - v.sort().values).abs())
-    return float(torch.cat(row).median()), float(torch.cat(ordered).median())
+        ordered.append((u.sort().values - (v + k).sort().values).abs())
+    return float(torch.cat(row).median()), float(torch.cat(ordered).median()), float(chance.abs().median())
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #94cb5253
 def _clipped(b): # a finding where x is clipped
@@ -153,8 +159,8 @@ def _clipped(b): # a finding where x is clipped
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #94cb5254
 def _mixed(b): # a finding where rows get the levels of other rows
-    row, ordered = mixed_levels(b)
-    if row > .2 and ordered < min(.15, row / 3):
+    row, ordered, chance = mixed_levels(b)
+    if row > max(.2, 1.5 * chance + .1) and ordered < min(.15, row / 3):
         yield finding("batch_noise_scale.c_noise_wrong", .98, row=math.exp(row), ordered=math.exp(ordered))
 
 # %% ../../nbs/53f_model_checks.batches.ipynb #94cb5255

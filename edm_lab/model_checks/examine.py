@@ -19,7 +19,7 @@ from torch import Tensor
 from . import batches, noise_correlation, training_levels, label_pairing
 from . import target, frequency, conditioning_checks, equivariance, images, psnr_range, numerics
 from . import sampler_grid, sampler as sampler_levels, samples, sampler_steps
-from . import dataset, augmentation, data_symmetry
+from . import dataset, augmentation, data_symmetry, condition_shift, ema_weights
 from . import input_range, level_input, frozen_weights, wrapper as wrapper_readings
 from ..core import Denoiser, LabError
 from ..data.rows import Rows

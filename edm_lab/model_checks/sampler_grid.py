@@ -106,30 +106,42 @@ def untrained_levels(c: Context, m: Measurements) -> Iterable[Finding | Note | U
     else: yield note("untrained_levels.right", [panel], **numbers)
 
 # %% ../../nbs/53gc_model_checks.sampler_grid.ipynb #ed31820f
-def _table_levels(c, m): # up to 16 levels of the schedule within the model's table if it has one, rising
-    at = torch.as_tensor(c.schedule).double()
-    at = at[at > 0].flip(0)
-    at = at[torch.linspace(0, len(at) - 1, min(len(at), 16)).round().long()]
+def _table_levels(c, m): # up to 16 levels of the schedule within the model's table, and the level after each
+    s = as_sigmas(torch.as_tensor(c.schedule))
+    at, after = s[:-1].flip(0), s[1:].flip(0)
+    pick = torch.linspace(0, len(at) - 1, min(len(at), 16)).round().long().unique()
+    at, after = at[pick], after[pick]
     if hasattr(c.D, "levels"): at = at.clamp(float(c.D.levels[0]), float(c.D.levels[-1]))
-    return m.evaluable(at.unique())
+    ok = (at > after) & torch.isin(at, m.evaluable(at.unique())) & (at.diff(append=at.new_full((1,), torch.inf)) > 0)
+    return at[ok], after[ok]
+
+# %% ../../nbs/53gc_model_checks.sampler_grid.ipynb #ed3182f1
+def _carried(s, after, excess, dims): # nats of the samples that errors cost which a step carries to the next level
+    real = after > 0
+    share = ((1 - after / s)**2 / after.clamp_min(1e-300)**2)[real]
+    return float((dims / 2 * excess[real].clamp_min(0) * share).sum())
 
 # %% ../../nbs/53gc_model_checks.sampler_grid.ipynb #ed318210
 @model_check("schedule")
 def eps_amplification(c: Context, m: Measurements) -> Iterable[Finding | Note | Unknown]:
     "Does a small error of the predicted noise become a large one of x0?"
     if getattr(c.D, "predicts", None) != "eps": return
-    noisy = Noisy(m.part(c.data)[:512], _table_levels(c, m), c.noise, m.seed)
+    s, after = _table_levels(c, m)
+    noisy = Noisy(m.part(c.data)[:512], s, c.noise, m.seed)
     with untouched(c.D): err = noisy.errors(c.D)
-    s, mse, se = noisy.sigmas, err.mean(1), err.std(1) / err.shape[1]**.5
+    mse, se = err.mean(1), err.std(1) / err.shape[1]**.5
     v = float(noisy.mean(noisy.x0.square()).mean())
     bad, worst = (mse > 2 * v) & (mse - v > m.z(len(mse)) * se), float((mse / v).max())
-    numbers = dict(worst=worst, top=float(s[-1]), eps_error=float(mse[-1] / s[-1]**2), x0_error=float(mse[-1]), var=v)
+    cost = _carried(s, after, (mse - v) * bad, float(noisy.dims.mean())) * len(as_sigmas(c.schedule)) / len(s)
+    numbers = dict(worst=worst, top=float(s[-1]), eps_error=float(mse[-1] / s[-1]**2), x0_error=float(mse[-1]), var=v,
+                   nats=cost)
     panel = Panel("What is an error of the noise worth?", f"What is an error of the noise worth? At the top, "
                   f"{float(mse[-1] / v):.3g} variances of the data.",
                   [Curve("error of x0", s, mse / v, "ours"), Curve("error of the noise", s, mse / s**2, "other"),
                    Curve("predicting the mean", s, [1.] * len(mse), "zero_output")], ylabel="mse / variance",
                   yscale="log")
-    if bad.any():
-        yield finding("eps_amplification.x0_amplification", .95, "critical" if worst > 10 else "high", [panel],
-                      low=float(s[bad][0]), **numbers)
+    if cost > .02:
+        yield finding("eps_amplification.x0_amplification", .95, "critical" if cost > 1 else "high" if cost > .1 else
+                      "medium", [panel], low=float(s[bad][0]), **numbers)
+    elif bad.any(): yield note("eps_amplification.harmless", [panel], **numbers)
     else: yield note("eps_amplification.right", [panel], **numbers)
