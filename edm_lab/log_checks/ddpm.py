@@ -59,11 +59,12 @@ def excess_nats(
     t: np.ndarray, # logged timesteps, rising
     excess: np.ndarray, # noise error above the best one
     ab: np.ndarray, # alpha_bar at those timesteps
+    std: float = 1., # of the data (data units); beyond 100 of them the data are hidden, and the integral ends
 ) -> float: # nats a coordinate
     "The integral of an excess error of the noise over ln sigma. One level alone stands for one unit of ln sigma."
     with np.errstate(divide="ignore"): u = .5 * np.log((1 - ab) / ab)
     seen = np.isfinite(u)                              # zero terminal SNR has no ln sigma
-    u, excess = u[seen], np.maximum(excess, 0)[seen]
+    u, excess = np.minimum(u[seen], math.log(100 * std)), np.maximum(excess, 0)[seen]
     if len(u) < 2: return float(excess.sum())
     gap = np.diff(u)
     width = (np.r_[gap[0], gap] + np.r_[gap, gap[-1]]) / 2
@@ -94,7 +95,7 @@ def scalar_baseline(card: Card) -> Iterable[Finding | Note | Unknown]:
     if not len(t): return
     ab = vp_table(card)[t]
     scalar = {s2: scalar_mse_eps(ab, s2) for s2 in R}
-    cost = {s2: excess_nats(t, mse - v, ab) for s2, v in scalar.items()}
+    cost = {s2: excess_nats(t, mse - v, ab, s2**.5) for s2, v in scalar.items()}
     s2 = max(R, key=lambda k: R[k].max())
     at = int(R[s2].argmax())
     panel = _mse_panel(card, f"Is a noise error of {mse[-1]:.3g} at t = {t[-1]} good? Only where it lies below the "
@@ -104,7 +105,8 @@ def scalar_baseline(card: Card) -> Iterable[Finding | Note | Unknown]:
         yield note("scalar_baseline.negligible", [panel], ratio=R[s2].max(), t=int(t[at]), nats=max(cost.values()))
     else:
         sure = _graded(min(cost.values()))
-        top = sorted({f"{r.max():.0f}": r.max() for r in R.values()}.items(), key=lambda r: r[1])
+        top = sorted({f"{v:.0f}" if v < 1e4 else f"{v:.0e}": v for v in (r.max() for r in R.values())}.items(),
+                     key=lambda r: r[1])
         rows = [dict(variance=k, ratios=r.tolist(), times=t.tolist()) for k, r in R.items()]
         yield finding("scalar_baseline.worse_than_scalar", .97 if sure else .7, sure or "low", [panel],
                       times=" to ".join(k for k, _ in top), t=int(t[at]), rows=rows, first=int(t[0]), last=int(t[-1]),
@@ -134,7 +136,7 @@ def _amplified(card, ab, factor):
         refuted = measured is not None and implied.max() > measured
         numbers |= dict(implied=implied, times=t, implied_most=implied.max(), refuted=measured if refuted else None,
                         unexplained=None if refuted else measured)
-        cost = max(excess_nats(t, mse - scalar_mse_eps(ab[t], s2), ab[t]) for s2 in variances(card))
+        cost = max(excess_nats(t, mse - scalar_mse_eps(ab[t], s2), ab[t], s2**.5) for s2 in variances(card))
         if cost >= .08: return "high" if factor > 1000 else "low", numbers
     if clipped is False and ratio > 10: return "high", numbers
     return "low" if factor > 100 and not clipped else "benign", numbers
