@@ -57,7 +57,8 @@ def condition_agreement(
     (z, y, mask), (z_new, y_new, mask_new) = features(held, classes), features(rows, classes)
     given = mask_new & (z_new != 0).any(-1)
     absent = 1 - float(given.sum() / mask_new.sum())
-    if given.sum() < 100: return Agreement(Diff(torch.tensor(0.), torch.tensor(float("inf"))), absent, len(rows))
+    if given.sum() < 100 or len(rows) < 20: # points of one set are no independent rows: too few for a verdict
+        return Agreement(Diff(torch.tensor(0.), torch.tensor(float("inf"))), absent, len(rows))
     here = _cosine(y[mask], fit.y_hat.double().cpu().reshape(y.shape)[mask])
     there = _cosine(y_new[given], ridge(z[mask], y[mask], z_new[given]))
     names = None
