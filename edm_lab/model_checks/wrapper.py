@@ -304,4 +304,5 @@ def wrapper(
         return
     numbers = dict(name=top.name, before=now, after=top.shift, declared=declared_type(c.D),
                    other=None if other is None else other.shift, other_name=None if other is None else other.name)
-    yield finding(f"wrapper.{top.kind}", .98, "critical" if now > .5 else "high", **numbers)
+    kind = "level" if top.kind == "time" and numbers["declared"] == "F" else top.kind # EDM's time is c_noise
+    yield finding(f"wrapper.{kind}", .98, "critical" if now > .5 else "high", **numbers)
