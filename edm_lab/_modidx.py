@@ -2527,6 +2527,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'edm_lab/model_checks/examine.py'),
                                               'edm_lab.model_checks.examine._second_look': ( 'model_checks.examine.html#_second_look',
                                                                                              'edm_lab/model_checks/examine.py'),
+                                              'edm_lab.model_checks.examine._shown_by_sampler': ( 'model_checks.examine.html#_shown_by_sampler',
+                                                                                                  'edm_lab/model_checks/examine.py'),
                                               'edm_lab.model_checks.examine._table': ( 'model_checks.examine.html#_table',
                                                                                        'edm_lab/model_checks/examine.py'),
                                               'edm_lab.model_checks.examine.causes_first': ( 'model_checks.examine.html#causes_first',

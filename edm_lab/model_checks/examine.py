@@ -50,7 +50,8 @@ BRINGS: dict[str, set[str]] = dict( # a mechanism -> others that it brings with 
                  "frozen_random_backbone", "level_blind", "dead_channel", "c_noise_wrong"},
     ema_lag={"dead_branch", "context_ignored", "frozen_random_backbone", "bottleneck"},
     overflow={"postprocess_masks", "input_clamped", "c_noise_wrong"},
-    normalisation_mismatch={"memorisation", "sigma_data_mismatch", "augmentation_missing", "augmentation_not_haar"},
+    normalisation_mismatch={"memorisation", "sigma_data_mismatch", "data_scale_wrong", "augmentation_missing",
+                            "augmentation_not_haar"}, x0_amplification={"solver_error", "temperature"},
     dropout_at_eval=_SETS | {"batch_leak"}, batch_leak=_SETS, weight_imbalance={"dead_branch"},
     input_clamped={"target_mismatch", "noise_scale_wrong", "correlated_noise"}, dead_channel={"bottleneck"},
     sigma_dist_unshifted={"train_sample_gap"}, padding_leak={"equivariance_broken"}, noise_fixed={"memorisation"},
@@ -61,7 +62,7 @@ BRINGS: dict[str, set[str]] = dict( # a mechanism -> others that it brings with 
     sigma_hat_confused={"temperature", "solver_error", "sampler_noise"},
     condition_mismatch={"memorisation", "context_ignored", "high_sigma_starved"},
     null_token_untrained={"solver_error", "overguided"}, prediction_type_wrong=_WRAPPER, time_input_wrong=_WRAPPER,
-    input_scale_wrong=_WRAPPER, data_scale_wrong=_WRAPPER | {"normalisation_mismatch"}, channel_order_wrong=_WRAPPER)
+    input_scale_wrong=_WRAPPER, data_scale_wrong=_WRAPPER, channel_order_wrong=_WRAPPER)
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #0146a1af
 def _merged(findings):
@@ -77,12 +78,19 @@ def _low(f, why, **words): # a finding of low severity, with the reason
     reason = note(f"examine.{why}", **words).text
     return replace(f, severity="low", confidence=min(f.confidence, .5), evidence=[*f.evidence, reason])
 
+# %% ../../nbs/53h_model_checks.examine.ipynb #ac8fd524
+def _shown_by_sampler(findings): # of one finding a cause
+    "An amplified error is as severe as the error of the sampler that shows it."
+    shown = next((f.severity for f in findings if f.cause == "solver_error"), "low")
+    return [replace(f, severity=shown) if f.cause == "x0_amplification" and f.severity == "low" else f
+            for f in findings]
+
 # %% ../../nbs/53h_model_checks.examine.ipynb #ac8fd525
 def causes_first(
     findings: list[Finding], # as the checks yielded them
 ) -> list[Finding]: # one a cause, worst first; what others explain is of low severity
     "Merge findings of one cause, and let mechanisms and an unfinished training explain symptoms."
-    out = _merged(findings)
+    out = _shown_by_sampler(_merged(findings))
     serious = {f.cause for f in out if f.severity not in ("low", "benign")}
     brought = {c: k for k in BRINGS if k in serious for c in BRINGS[k]}
     mechanisms = ranked(f for f in out if f.cause in serious - SYMPTOMS - brought.keys())
