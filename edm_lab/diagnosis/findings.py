@@ -108,7 +108,7 @@ def _filled(text, id, numbers):
     return _say.format(text, **numbers)
 _say = _Sentence()
 
-# %% ../../nbs/52c_diagnosis.findings.ipynb #5e1f0a0b
+# %% ../../nbs/52c_diagnosis.findings.ipynb #73f67221
 def _lines(evidence, id, numbers):
     "The lines of one entry of evidence: one, one a record, or none where its numbers are not given."
     if isinstance(evidence, dict):

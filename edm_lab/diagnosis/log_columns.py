@@ -35,7 +35,8 @@ class Column:
     at: float | None = None # its value
     def __post_init__(self):
         if self.role not in COLUMN_ROLES:
-            raise LabError(f"role {self.role!r}", expected=f"one of {', '.join(COLUMN_ROLES)}{nearest(self.role, COLUMN_ROLES)}")
+            raise LabError(f"role {self.role!r}",
+                           expected=f"one of {', '.join(COLUMN_ROLES)}{nearest(self.role, COLUMN_ROLES)}")
     def __str__(self):
         at = "" if self.at is None else f" at {self.level} = {self.at:g}"
         return f"{self.name} -> {COLUMN_ROLES[self.role]}{at}"

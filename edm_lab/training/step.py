@@ -158,7 +158,7 @@ def _drop(cond, task, n_classes, first, gen):
 
 # %% ../../nbs/43b_training.step.ipynb #11e17448
 def draw_batch(
-    rows, # `Rows` of this step: this process's share of the batch
+    rows: object, # `Rows` of this step: this process's share of the batch
     sigma_dist: SigmaDist, # distribution of the levels
     task: Task = Task(), # noise, augmentation, dropping
     seed: int = 0, # of the run
