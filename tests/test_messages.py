@@ -67,18 +67,17 @@ def calls(module: Path):
                any(k.arg is None for k in node.keywords), node.lineno)
 
 
-def module_of(file: Path) -> Path: return ROOT / file.parent.name / f"{file.stem}.py"
-
-
 def uses(file: Path) -> list[Path]:
-    "The modules that may use the messages of a file: its own; of those that all share, the registry."
-    if file.stem == "slice_errors": return [ROOT / "cases" / "jsddpm" / "measures.py"]
-    return [ROOT / "diagnosis" / "findings.py"] if file.stem == "run" else [module_of(file)]
+    "The modules that use the messages of a file: its own, the registry for those that all share, or those of a case."
+    if file.stem == "run": return [ROOT / "diagnosis" / "findings.py"]
+    own = ROOT / file.parent.name / f"{file.stem}.py"
+    cases = (m for m in sorted((ROOT / "cases").rglob("*.py")) if f'"{file.stem}.' in m.read_text(encoding="utf-8"))
+    return [own] if own.is_file() else list(cases)
 
 
 @ids
 def test_a_file_belongs_to_a_module(file):
-    assert all(m.is_file() for m in uses(file)), f"{file.name} has no module"
+    assert uses(file) and all(m.is_file() for m in uses(file)), f"{file.name} has no module"
 
 
 @ids

@@ -152,7 +152,9 @@ def discrimination(card: Card) -> Iterable[Finding]:
 
 # %% ../../nbs/52h_log_checks.adapters.ipynb #bb5ee665
 @log_check("evaluation.batch_confounded", "evaluation.batch_key")
-def batch_confounding(card: Card) -> Iterable[Finding]:
+def batch_confounding(
+    card: Card, # with evaluation.batch_confounded
+) -> Iterable[Finding]:
     "Does the batch determine the condition?"
     if card["evaluation.batch_confounded"]:
         yield finding("batch_confounding.batch_confounded", .9, key=card["evaluation.batch_key"],

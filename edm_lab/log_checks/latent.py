@@ -127,7 +127,9 @@ def latent_scale(card: Card) -> Iterable[Finding]:
 
 # %% ../../nbs/52g_log_checks.latent.ipynb #35d98be0
 @log_check("vae.kl")
-def active_units(card: Card) -> Iterable[Finding | Note]:
+def active_units(
+    card: Card, # with vae.kl
+) -> Iterable[Finding | Note]:
     "How many latent dimensions carry information?"
     kl = card["vae.kl"]
     dead = sum(k < .01 for k in kl)
