@@ -110,7 +110,7 @@ def test_a_file_of_rows_from_training_to_samples(tmp_path):
     r = run("examine", tmp_path / "r", "--rows", 30, "--strict", "--plot", tmp_path / "p.png")
     assert r.returncode in (0, 1) and "Verdict" in r.stdout and "Traceback" not in r.stderr, r.stderr
     assert (tmp_path / "p.png").exists()
-    assert run("examine", tmp_path / "r", "--data", tmp_path / "s.npz", "--rows", 8).returncode == 2 # 5 rows are too few
+    assert run("examine", tmp_path / "r", "--data", tmp_path / "s.npz", "--rows", 8).returncode == 2 # too few
 
 
 @pytest.mark.parametrize("package", ["accelerate", "safetensors"])

@@ -109,6 +109,15 @@ def test_lines_are_short(nb):
     "At most 120 characters, one statement a line."
     assert not (long := words.long_lines(nb.path)), '\n'.join(long)
 
+def test_modules_have_short_lines():
+    "At most 120 characters; nbdev alone lays out `__all__`."
+    long = []
+    for p in LIB.rglob('*.py'):
+        if p.name == '_modidx.py': continue
+        text = re.sub(r"__all__ = \[.*?\]", '', p.read_text(encoding='utf-8'), flags=re.S)
+        long += [f'{p.relative_to(LIB)}: {line}' for line in text.split('\n') if len(line) > 120]
+    assert not long, '\n'.join(long)
+
 @pytest.mark.parametrize('path', [p for p in files() if p.suffix in ('.ipynb', '.py', '.toml', '.md')
                                   and p.name not in ('_modidx.py', 'README.md') and 'results' not in p.parts
                                   and (p.suffix != '.py' or p.parent.name in ('tests', 'tools', 'bench'))],

@@ -1,4 +1,4 @@
-"""Whatever is given, the result is a diagnosis or one clear line: random cards, random bytes, random tables, a million rows."""
+"""Whatever is given, the result is a diagnosis or one clear line: random cards, bytes and tables, a million rows."""
 import json
 import math
 import subprocess
@@ -179,8 +179,9 @@ def test_the_command_ends_in_one_line(tmp_path, capsys, name, content, says):
 def test_a_card_cannot_execute_code(tmp_path):
     mark = tmp_path / "ran"
     f = tmp_path / "evil.toml"
-    f.write_text(
-                 f'[card]\ntitle = "__import__(\'os\').system(\'touch {mark}\')"\n[source]\ntext = "${{{{ touch {mark} }}}}"\n')
+    code, shell = f"__import__('os').system('touch {mark}')", f"${{{{ touch {mark} }}}}"
+    lines = ["[card]", f'title = "{code}"', "[source]", f'text = "{shell}"']
+    f.write_text("\n".join(lines) + "\n")
     report_html([diagnose(load_card(f))])
     assert not mark.exists()
 
@@ -191,7 +192,8 @@ def test_the_installed_command():
     ok, strict, bad = run("diagnose", "all", "--json"), run("diagnose", "latent",
                                                             "--strict"), run("diagnose", "nowhere.toml")
     assert [r.returncode for r in (ok, strict, bad)] == [0, 1, 2]
-    assert [d["card"] for d in json.loads(ok.stdout)] == ["st", "jsddpm", "pomodoro", "latent", "state"] and not ok.stderr
+    cards = [d["card"] for d in json.loads(ok.stdout)]
+    assert cards == ["st", "jsddpm", "pomodoro", "latent", "state"] and not ok.stderr
     assert bad.stderr.count("\n") == 1 and "Traceback" not in bad.stderr and not bad.stdout
 
 

@@ -172,6 +172,8 @@ def diagnose(
     findings = ranked(x for x in found if isinstance(x, Finding))
     unknowns, notes = ([x for x in found if isinstance(x, kind)] for kind in (Unknown, Note))
     verdict, cause = verdict_of(findings, notes, lacking, ran, broken, essential_areas(card))
+    if unknowns and not findings and not notes:
+        verdict, cause = f"This log leaves a question open. {unknowns[0].question}", "unknown"
     return Diagnosis(card, verdict, cause, findings, unknowns, notes, _fitted(card), lacking, ran=ran, broken=broken)
 
 # %% ../../nbs/53_log_checks.diagnose.ipynb #04cd0aee
