@@ -16,7 +16,6 @@ from pathlib import Path
 from .card import Card, check_sense, known_keys, short
 from ..core import LabError, write_whole
 from ..plot import figure
-from matplotlib.figure import Figure
 
 # %% ../../nbs/52i_diagnosis.bisect.ipynb #a8851b7e
 OUTCOMES = "card", "logged", "source", "notes", "diagnosis" # sections that describe a run and do not make it
@@ -232,7 +231,7 @@ def _trials(runs):
 # %% ../../nbs/52i_diagnosis.bisect.ipynb #35e07d99
 def draw_path(
     b: Bisection, # of a search
-) -> Figure:
+) -> object: # a matplotlib figure
     "The runs in their order, and which settings each took from the failing card."
     from matplotlib.colors import ListedColormap
     codes, colours = {True: 1, False: 2, None: 3}, ListedColormap(["#f4f4f4", "#56B4E9", "#CC3311", "#aaaaaa"])

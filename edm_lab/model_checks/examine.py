@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 # %% ../../nbs/53h_model_checks.examine.ipynb #4bd027cc
@@ -115,7 +114,7 @@ class Report(Diagnosis):
     def to_text(self, width: int = 100) -> str: # width: characters a line
         return to_text(self, width)
     def __str__(self) -> str: return self.to_text()
-    def draw(self, most: int = 9) -> Figure: # most: panels, the first ones
+    def draw(self, most: int = 9) -> object: # a figure; most: panels, the first ones
         "One page of small multiples: the curves behind the verdict. A `LabError` if there are none."
         panels = self.panels[:most]
         if not panels: raise LabError("report", "no curves", "a check that draws")

@@ -10,7 +10,6 @@ import base64
 import html
 import re
 
-from matplotlib.figure import Figure
 
 # %% ../../nbs/55_runs.report.ipynb #f1f80245
 from ..core import LabError
@@ -222,7 +221,7 @@ def report_html(
 # %% ../../nbs/55_runs.report.ipynb #0de304ed
 def sheet(
     panels: list[Panel], # what to draw
-) -> Figure:
+) -> object: # a matplotlib figure
     "Small multiples: all panels of a diagnosis on one sheet, two a row. A `LabError` if there is none."
     if not panels: raise LabError("plot", "no curves: the card has no table and no schedule", "something to draw")
     rows = -(-len(panels) // 2)
