@@ -278,6 +278,8 @@ def check_links(bodies, book):
             to = normpath(dirname(page) + '/' + path if dirname(page) else path) if path else page
             if re.match(r'[a-z]+:|//', m[1]) or path.startswith('figs/'): return m[0]
             while to in ids and frag and frag not in ids[to] and '.' in frag: frag = frag.rpartition('.')[0]
+            # a private name has no heading; a heading of the page may have taken a name's anchor
+            if to in ids and frag not in ids[to] and (frag.startswith('_') or nb == 'names'): frag = ''
             if to not in ids or (frag and frag not in ids[to]):
                 raise SiteError(f'{nb}: links to {html.unescape(m[1])}, which is not there')
             return f'href="{path}{"#" * bool(frag)}{frag}"'
