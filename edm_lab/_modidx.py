@@ -1391,6 +1391,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'edm_lab/diffusion/loss.py'),
                                         'edm_lab.diffusion.loss.loss_curve': ( 'diffusion.loss.html#loss_curve',
                                                                                'edm_lab/diffusion/loss.py'),
+                                        'edm_lab.diffusion.loss.losses_of': ('diffusion.loss.html#losses_of', 'edm_lab/diffusion/loss.py'),
                                         'edm_lab.diffusion.loss.min_snr': ('diffusion.loss.html#min_snr', 'edm_lab/diffusion/loss.py'),
                                         'edm_lab.diffusion.loss.soft_min_snr': ( 'diffusion.loss.html#soft_min_snr',
                                                                                  'edm_lab/diffusion/loss.py')},

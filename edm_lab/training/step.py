@@ -22,8 +22,7 @@ from ..data.rows import Rows
 from .distributed import Engine, OneProcess
 from .muon import Muon, Together, hidden
 from ..diffusion.sigma_dist import SigmaDist
-from ..diffusion.loss import Losses, _event_mean, _valid, edm_weight
-from ..diffusion.precond import coeffs
+from ..diffusion.loss import Losses, _valid, losses_of
 from ..nets.embed import drop_cond
 from ..diffusion.noise import Centred, Isotropic, NoiseModel
 
@@ -190,14 +189,9 @@ def feed_loss(
     "weight |D(x; sigma) - x0|^2 of each sample, mean over the valid coordinates."
     s = f.sigma.to(torch.promote_types(f.x0.dtype, torch.float32))
     err = D(f.x, s, f.cond).to(s.dtype) - f.x0
-    at = sigma_like(s, err)
-    F_err = D.f_error(err, s) if hasattr(D, "f_error") else err / coeffs(at, D.sigma_data)[1]
-    mse, F_mse = _event_mean(err**2, f.mask), _event_mean(F_err**2, f.mask)
-    if f.weight is None: loss, w = F_mse, edm_weight(at, D.sigma_data)
-    else:
-        w = sigma_like(f.weight.flatten(), err) if f.weight.numel() == len(err) else f.weight
-        loss = _event_mean(w * err**2, f.mask)
-    return Losses(loss, s, mse, _event_mean(torch.as_tensor(w).to(err).expand_as(err), None).detach(), F_mse)
+    w = f.weight
+    if w is not None and w.numel() == len(err): w = sigma_like(w.flatten(), err)
+    return losses_of(D, err, s, w, f.mask)
 
 # %% ../../nbs/43b_training.step.ipynb #41cfeb2a
 @contextmanager
